@@ -1,0 +1,156 @@
+"""Anthropic's Messages API, as llama.cpp and vLLM serve it too.
+
+Source: Anthropic API reference, Messages and Streaming Messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream
+from mitmgate.core.wire.schema import Kind, Path, Schema
+
+META, TEXT, CHANNEL = Kind.META, Kind.TEXT, Kind.CHANNEL
+
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def error(status: int, code: str, message: str) -> dict[str, Any]:
+    """The error object that the SDKs turn into their exceptions; `code` is an addition."""
+    kind = ERROR_TYPES.get(status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": message, "code": code}}
+
+
+DIALECT = Dialect("anthropic", error=error, error_event="error")
+
+
+def content_of(kind: Kind) -> Schema:
+    """Content that is a string or a list of blocks."""
+
+    def block(value: Any) -> Schema:
+        match value.get("type") if isinstance(value, dict) else None:
+            case "tool_use":
+                return {"type": META, "id": META, "*": Kind.TOOL_CALLS}
+            case "tool_result":
+                return {"type": META, "tool_use_id": META, "content": content_of(Kind.TOOL_RESULTS)}
+            case "image":
+                return {"type": META, "source": {"type": META, "data": Kind.BLOB, "*": kind}}
+            case "document":
+                return {"type": META, "source": document_source, "*": kind}
+            case "thinking":
+                return {"type": META, "signature": Kind.BLOB, "*": kind}
+        return {"type": META, "cache_control": META, "*": kind}
+
+    def document_source(value: Any) -> Schema:
+        encoded = isinstance(value, dict) and value.get("type") == "base64"
+        return {"type": META, "media_type": META, "data": Kind.BLOB if encoded else kind}
+
+    def content(value: Any) -> Schema:
+        return [block] if isinstance(value, list) else kind
+
+    return content
+
+
+MESSAGES: Schema = {
+    "model": META,
+    "system": content_of(Kind.SYSTEM),
+    "messages": [{"role": META, "content": content_of(TEXT)}],
+    "tools": Kind.TOOLS,
+    "tool_choice": Kind.TOOLS,
+    "service_tier": META,
+    "thinking": META,
+}
+
+
+def answer_block(value: Any) -> Schema:
+    """One block of an answer's content. `input` of a tool call is an object, masked as such."""
+    return {
+        "type": META,
+        "id": META,
+        "tool_use_id": META,
+        "signature": Kind.BLOB,
+        "data": Kind.BLOB,
+    }
+
+
+ANSWER: Schema = {
+    "id": META,
+    "type": META,
+    "role": META,
+    "model": META,
+    "stop_reason": META,
+    "usage": META,
+    "content": [answer_block],
+}
+
+# The field of a content_block_delta and the type of delta it comes in.
+_DELTAS = {
+    "text": "text_delta",
+    "thinking": "thinking_delta",
+    "partial_json": "input_json_delta",
+}
+
+
+def schema(event: Any) -> Schema:
+    """By the event's type; what a later version of the API adds is a channel."""
+    match event.get("type") if isinstance(event, dict) else None:
+        case "message_start":
+            return {"type": META, "message": ANSWER}
+        case "content_block_start":
+            return {"type": META, "content_block": answer_block}
+        case "content_block_delta":
+            fields: Schema = {
+                "type": META,
+                "partial_json": Kind.FRAGMENT,
+                "signature": Kind.BLOB,
+                "citation": TEXT,
+            }
+            return {"type": META, "delta": fields}
+        case "message_delta":
+            return {"type": META, "delta": {"stop_reason": META, "*": TEXT}, "usage": META}
+        case "error":
+            return {"type": META, "error": TEXT}
+    return {"type": META}
+
+
+def key(event: dict[str, Any], path: Path) -> Key:
+    """The block's index and the field: start and deltas of a block are one channel."""
+    if path[0] in ("content_block", "delta"):
+        return ("block", event.get("index", 0), *path[1:])
+    return path
+
+
+def ends(event: dict[str, Any]) -> Sequence[Key]:
+    match event.get("type"):
+        case "content_block_stop":
+            return [("block", event.get("index", 0))]
+        case "message_delta" | "message_stop" | "error":
+            return [()]
+    return ()
+
+
+def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
+    name = str(key[-1])
+    delta = {"type": _DELTAS.get(name, f"{name}_delta"), name: text}
+    return {"type": "content_block_delta", "index": key[1], "delta": delta}
+
+
+STREAM = Stream(framing="sse", schema=schema, key=key, ends=ends, event=event)
+
+ENDPOINTS = (
+    Endpoint(
+        DIALECT, "messages", "POST", "/v1/messages", MESSAGES, ANSWER, stream=STREAM, generates=True
+    ),
+    Endpoint(DIALECT, "tokenize", "POST", "/v1/messages/count_tokens", MESSAGES, ANSWER),
+)

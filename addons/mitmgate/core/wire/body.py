@@ -1,0 +1,131 @@
+"""A whole body, request or answer: its texts, and the same bytes with some of them replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mitmgate.core.rules.rule import Where
+from mitmgate.core.wire.document import Document, DocumentError
+from mitmgate.core.wire.schema import Kind, Leaf, Schema, address, leaves
+from mitmgate.core.wire.segment import Segment
+
+type Edit = Callable[[str], str]  # a text to what shall stand in its place
+
+_WHERE: dict[Kind, Where] = {
+    Kind.SYSTEM: "system",
+    Kind.TOOLS: "tools",
+    Kind.TOOL_CALLS: "tool_calls",
+    Kind.TOOL_RESULTS: "tool_results",
+}
+
+
+class Body(Protocol):
+    """What a control needs of a body."""
+
+    def segments(self, where: Where) -> list[Segment]:
+        """Every text; `where` is the part of those that have no part of their own."""
+
+    def edit(self, edit: Edit) -> None:
+        """Run every text through `edit`; copies of it in other form (logprobs) are dropped."""
+
+    def encode(self) -> bytes:
+        """The body with its edits, and the very bytes it was read from when there are none."""
+
+    @property
+    def size(self) -> int:
+        """Bytes as read."""
+
+    @property
+    def edited(self) -> bool: ...
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        """How many strings of each kind there are, for the ledger."""
+
+
+def edit_leaf(document: Document, leaf: Leaf, edit: Edit, *, drop: bool = True) -> None:
+    """Edit one string of a document in place, as its kind asks for; `drop` drops copies of text."""
+    if leaf.kind is Kind.BLOB:
+        return
+    if leaf.kind is Kind.COPY:
+        if drop:
+            document.drop(leaf.index)
+        return
+    text = edit_arguments(leaf.text, edit) if leaf.kind is Kind.ARGUMENTS else edit(leaf.text)
+    if text != leaf.text:
+        document.replace(leaf.index, text)
+
+
+def edit_arguments(text: str, edit: Edit) -> str:
+    """Edit the strings of JSON inside a string, so that it stays JSON; other text as text."""
+    try:
+        document = Document(text.encode("utf-8", "surrogatepass"))
+    except DocumentError:
+        return edit(text)
+    for leaf in leaves(document, Kind.TEXT):
+        edit_leaf(document, leaf, edit)
+    return document.encode().decode("utf-8")
+
+
+class JsonBody:
+    """A JSON body. Raises `DocumentError` when `raw` is not strict JSON."""
+
+    def __init__(self, raw: bytes, schema: Schema) -> None:
+        self.document = Document(raw)
+        self.size = len(raw)
+        self.leaves = leaves(self.document, schema)
+
+    def segments(self, where: Where) -> list[Segment]:
+        return [
+            Segment(_WHERE.get(leaf.kind, where), address(leaf.path), leaf.text)
+            for leaf in self.leaves
+            if leaf.kind not in (Kind.BLOB, Kind.COPY)
+        ]
+
+    def edit(self, edit: Edit) -> None:
+        for leaf in self.leaves:
+            edit_leaf(self.document, leaf, edit)
+
+    def encode(self) -> bytes:
+        return self.document.encode()
+
+    @property
+    def edited(self) -> bool:
+        return self.document.edited
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for leaf in self.leaves:
+            counts[leaf.kind.value] = counts.get(leaf.kind.value, 0) + 1
+        return counts
+
+
+class TextBody:
+    """A body of plain text. Raises `DocumentError` when `raw` is not UTF-8."""
+
+    def __init__(self, raw: bytes) -> None:
+        try:
+            self.text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DocumentError("the text is not UTF-8") from None
+        self._original = self.text
+        self.size = len(raw)
+
+    def segments(self, where: Where) -> list[Segment]:
+        return [Segment(where, "$", self.text)] if self.text else []
+
+    def edit(self, edit: Edit) -> None:
+        self.text = edit(self.text)
+
+    def encode(self) -> bytes:
+        return self.text.encode("utf-8")
+
+    @property
+    def edited(self) -> bool:
+        return self.text != self._original
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        return {"text": 1} if self._original else {}

@@ -1,0 +1,119 @@
+"""JSON read strictly and edited in place.
+
+`Document` parses once with the stdlib and finds every string literal once with a pattern; since
+both go through the text in the same order, the n-th literal is the n-th string of the walk. An
+edit replaces one literal and copies every other byte as it was: numbers keep their digits, keys
+their order, and a document without edits is returned byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+class DocumentError(ValueError):
+    """Text that is not one strict JSON document."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise DocumentError(f"the key {twice[:60]!r} stands twice in one object")
+    return mapping
+
+
+def _no_constant(name: str) -> Any:
+    raise DocumentError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+class Document:
+    """One JSON document. Raises `DocumentError` unless `raw` is strict JSON in UTF-8.
+
+    Refused are duplicate keys, NaN and Infinity, unpaired surrogates and a byte order mark: each
+    can be read in two ways, and what is judged must be what is forwarded.
+    """
+
+    __slots__ = ("_ascii", "_edits", "_literals", "_raw", "_text", "data")
+
+    def __init__(self, raw: bytes) -> None:
+        try:
+            self._text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DocumentError("the text is not UTF-8") from None
+        try:
+            self.data: Any = _decoder.decode(self._text)
+        except json.JSONDecodeError as e:
+            raise DocumentError(f"not JSON: {e.msg} at character {e.pos}") from None
+        except RecursionError:
+            raise DocumentError("nested too deeply") from None
+        except DocumentError:
+            raise
+        except ValueError:  # an integer of more digits than Python converts
+            raise DocumentError("a number is too long") from None
+        self._raw = raw
+        self._ascii = raw.isascii()
+        self._literals = [m.span() for m in _LITERAL.finditer(self._text)]
+        self._edits: dict[int, tuple[int, str]] = {}
+        if _SURROGATE_ESCAPE.search(self._text):
+            self._refuse_unpaired()
+
+    def _refuse_unpaired(self) -> None:
+        for start, end in self._literals:
+            literal = self._text[start:end]
+            if _SURROGATE_ESCAPE.search(literal) and _SURROGATE.search(json.loads(literal)):
+                raise DocumentError("a string holds half of a surrogate pair")
+
+    @property
+    def strings(self) -> int:
+        """How many string literals there are, keys included."""
+        return len(self._literals)
+
+    @property
+    def edited(self) -> bool:
+        return bool(self._edits)
+
+    def replace(self, index: int, text: str) -> None:
+        """Put `text` in place of string literal number `index`."""
+        start, end = self._literals[index]
+        self._edits[start] = (end, json.dumps(text, ensure_ascii=self._ascii))
+
+    def drop(self, key_index: int) -> None:
+        """Put `null` in place of the object or array of the key that is literal `key_index`."""
+        start = self._text.index(":", self._literals[key_index][1]) + 1
+        depth = 0
+        for match in _BRACKET.finditer(self._text, start):
+            if match[0] in "[{":
+                depth += 1
+            elif match[0] in "]}":
+                depth -= 1
+                if depth == 0:
+                    self._edits[start] = (match.end(), "null")
+                    return
+        raise AssertionError("a parsed document has matching brackets")
+
+    def encode(self) -> bytes:
+        """The document with its edits; the very bytes it was made from when there are none."""
+        if not self._edits:
+            return self._raw
+        pieces: list[str] = []
+        done = 0
+        for start in sorted(self._edits):
+            if start < done:  # inside something dropped
+                continue
+            end, replacement = self._edits[start]
+            pieces += (self._text[done:start], replacement)
+            done = end
+        pieces.append(self._text[done:])
+        return "".join(pieces).encode("utf-8")

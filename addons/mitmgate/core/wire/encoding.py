@@ -1,0 +1,163 @@
+"""Content codings (RFC 9110 section 8.4.1), decoded with a bound on what comes out.
+
+What cannot be decoded cannot be judged, so every failure is an `EncodingError`; a bomb stops at
+the limit, before it is in memory.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import brotli
+import zstandard
+
+_PIECE = 1 << 16
+
+
+class EncodingError(Exception):
+    """A body that cannot be decoded. `status` is what the caller of such a body should get."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Decoder(Protocol):
+    """An incremental decoder: bytes in, at most `limit` bytes out in all."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Raises `EncodingError` on corrupt data or when the limit is passed."""
+
+    def finish(self) -> None:
+        """Raises `EncodingError` when the coded data is not complete."""
+
+
+class _Identity:
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def feed(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large()
+        return data
+
+    def finish(self) -> None:
+        pass
+
+
+class _Zlib:
+    """gzip, zlib-wrapped and raw deflate; `deflate` in the wild is either of the last two."""
+
+    def __init__(self, limit: int, wbits: int) -> None:
+        self._left = limit
+        self._object = zlib.decompressobj(wbits)
+        self._raw_next = wbits == zlib.MAX_WBITS
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            out = self._object.decompress(data, self._left + 1)
+        except zlib.error:
+            if not self._raw_next:
+                raise EncodingError("the body is not valid compressed data") from None
+            self._raw_next = False
+            self._object = zlib.decompressobj(-zlib.MAX_WBITS)
+            return self.feed(data)
+        if data:
+            self._raw_next = False
+        if self._object.unused_data:
+            raise EncodingError("there is data behind the end of the compressed body")
+        self._left -= len(out)
+        if self._left < 0:
+            raise _too_large()
+        return out
+
+    def finish(self) -> None:
+        if not self._object.eof:
+            raise EncodingError("the compressed body is cut off")
+
+
+class _Brotli:
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._object = brotli.Decompressor()
+
+    def feed(self, data: bytes) -> bytes:
+        pieces = []
+        try:
+            while data or not self._object.can_accept_more_data():
+                out = self._object.process(data, output_buffer_limit=_PIECE)
+                data = b""
+                self._left -= len(out)
+                if self._left < 0:
+                    raise _too_large()
+                pieces.append(out)
+        except brotli.error:
+            raise EncodingError("the body is not valid brotli data") from None
+        return b"".join(pieces)
+
+    def finish(self) -> None:
+        if not self._object.is_finished():
+            raise EncodingError("the compressed body is cut off")
+
+
+class _Zstd:
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        # A frame may ask for a window of gigabytes; what fits the limit never needs one.
+        self._object = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+
+    def feed(self, data: bytes) -> bytes:
+        pieces = []
+        # One zstd block holds at most 128 KB, so small slices bound what a single call can return.
+        for start in range(0, len(data), 256):
+            try:
+                out = self._object.decompress(data[start : start + 256])
+            except zstandard.ZstdError:
+                raise EncodingError("the body is not valid zstd data") from None
+            self._left -= len(out)
+            if self._left < 0:
+                raise _too_large()
+            pieces.append(out)
+        if self._object.unused_data:
+            raise EncodingError("there is data behind the end of the compressed body")
+        return b"".join(pieces)
+
+    def finish(self) -> None:
+        if not self._object.eof:
+            raise EncodingError("the compressed body is cut off")
+
+
+def _too_large() -> EncodingError:
+    return EncodingError("the body is too large once decompressed", 413)
+
+
+def decoder(coding: str, limit: int) -> Decoder:
+    """A decoder for the value of a Content-Encoding header.
+
+    One coding only: stacked codings serve nobody but those who hide something. Raises
+    `EncodingError` (415) for a coding that is not known.
+    """
+    name = coding.strip().lower()
+    if name in ("", "identity"):
+        return _Identity(limit)
+    if name in ("gzip", "x-gzip"):
+        return _Zlib(limit, zlib.MAX_WBITS | 16)
+    if name == "deflate":
+        return _Zlib(limit, zlib.MAX_WBITS)
+    if name == "br":
+        return _Brotli(limit)
+    if name == "zstd":
+        return _Zstd(limit)
+    raise EncodingError(f"content encoding {coding!r} is not supported", 415)
+
+
+def decode(data: bytes, coding: str, limit: int) -> bytes:
+    """All of a body. Raises `EncodingError`."""
+    if not data:
+        return data
+    reader = decoder(coding, limit)
+    out = reader.feed(data)
+    reader.finish()
+    return out

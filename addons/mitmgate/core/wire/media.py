@@ -1,0 +1,29 @@
+"""Media types (RFC 9110 section 8.3.1): what a body says it is."""
+
+from __future__ import annotations
+
+from email.message import Message
+from typing import Literal
+
+Form = Literal["json", "sse", "ndjson", "text", "none", "other"]
+
+
+def form(content_type: str) -> Form:
+    """The form of a body, and "other" for any that cannot be read, a foreign charset included."""
+    if not content_type.strip():
+        return "none"
+    header = Message()
+    header["content-type"] = content_type
+    charset = header.get_param("charset", "utf-8")
+    if str(charset).lower() not in ("utf-8", "utf8", "us-ascii"):
+        return "other"
+    name = header.get_content_type()
+    if name in ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"):
+        return "ndjson"
+    if name == "text/event-stream":
+        return "sse"
+    if name == "application/json" or name.endswith("+json"):
+        return "json"
+    if name.startswith("text/"):
+        return "text"
+    return "other"

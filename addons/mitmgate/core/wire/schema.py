@@ -1,0 +1,104 @@
+"""Where text lives in a JSON document, written down as data.
+
+A schema mirrors the document: a dict for an object, a one-element list for an array, a `Kind` for
+a leaf or for everything below it, a function for what depends on a neighbouring value; the key `*`
+stands for those not named. What a schema does not name is text: a field that a server adds
+tomorrow is judged and masked today.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mitmgate.core.wire.document import Document
+
+
+class Kind(enum.Enum):
+    """What a string is to a gate."""
+
+    META = "meta"  # names and ids the protocol defines: never text of a person or a model
+    BLOB = "blob"  # base64 payloads and images: counted in the coverage, not read as text
+    COPY = "logprobs"  # repeats text in pieces too small to mask: dropped where text is masked
+    TEXT = "text"  # whole text
+    CHANNEL = "channel"  # one piece of a text that runs through a stream
+    ARGUMENTS = "arguments"  # JSON inside a string (a tool call's arguments)
+    FRAGMENT = "fragment"  # one piece of ARGUMENTS that runs through a stream
+    SYSTEM = "system"
+    TOOLS = "tools"
+    TOOL_CALLS = "tool_calls"
+    TOOL_RESULTS = "tool_results"
+
+
+type Schema = Kind | dict[str, Schema] | list[Schema] | Callable[[Any], Schema]
+type Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One string of a document: its kind, its path, its literal's number and its text."""
+
+    kind: Kind
+    path: Path
+    index: int
+    text: str
+
+
+def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> list[Leaf]:
+    """Every string of `document` that is not META, in order, with the keys not named in `schema`.
+
+    `unknown` is the kind of what the schema does not name. In an array whose objects carry an
+    integer `index`, that is their step in the path, since a stream sends them one by one.
+    """
+    found: list[Leaf] = []
+    literal = 0
+
+    def walk(value: Any, node: Schema, path: Path) -> None:
+        nonlocal literal
+        if callable(node):
+            node = node(value)
+        if isinstance(value, str):
+            kind = node if isinstance(node, Kind) else unknown
+            if kind is not Kind.META:
+                found.append(Leaf(kind, path, literal, value))
+            literal += 1
+        elif isinstance(value, dict):
+            below, known = (node, {}) if isinstance(node, Kind) else (unknown, node)
+            named: Mapping[str, Schema] = known if isinstance(known, dict) else {}
+            for key, item in value.items():
+                inner = named.get(key, named.get("*", below))
+                if key not in named and inner not in (Kind.META, Kind.BLOB):
+                    found.append(Leaf(_whole(inner, unknown), (*path, key), literal, key))
+                elif inner is Kind.COPY and isinstance(item, dict | list):
+                    found.append(Leaf(Kind.COPY, (*path, key), literal, ""))
+                    inner = Kind.META
+                literal += 1
+                walk(item, inner, (*path, key))
+        elif isinstance(value, list):
+            each = (
+                node[0] if isinstance(node, list) else node if isinstance(node, Kind) else unknown
+            )
+            for position, item in enumerate(value):
+                step = item.get("index", position) if isinstance(item, dict) else position
+                walk(item, each, (*path, step if type(step) is int else position))
+
+    walk(document.data, schema, ())
+    if literal != document.strings:
+        raise AssertionError("the walk and the literals of a document disagree")
+    return found
+
+
+def _whole(schema: Schema, unknown: Kind) -> Kind:
+    """The kind of a key: whole text, even where the value beside it is a piece of a channel."""
+    kind = schema if isinstance(schema, Kind) else unknown
+    return Kind.TEXT if kind in (Kind.CHANNEL, Kind.FRAGMENT, Kind.ARGUMENTS) else kind
+
+
+def address(path: Path) -> str:
+    """`("messages", 2, "content")` as `messages[2].content`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text or "$"

@@ -1,0 +1,16 @@
+"""A piece of text in a request or an answer, with its place and its part in the conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mitmgate.core.rules.rule import Where
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`address` reads like `messages[2].content`; `where` is the word rules use for its part."""
+
+    where: Where
+    address: str
+    text: str

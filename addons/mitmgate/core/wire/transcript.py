@@ -1,0 +1,48 @@
+"""A message as people read it: its texts in order, the pieces of a stream joined together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mitmgate.core.wire.answer import read_answer
+from mitmgate.core.wire.dialect import Endpoint, Key, Stream
+from mitmgate.core.wire.document import Document
+from mitmgate.core.wire.framing import reader
+from mitmgate.core.wire.media import form
+from mitmgate.core.wire.prompt import read_prompt
+from mitmgate.core.wire.schema import Kind, address, leaves
+from mitmgate.core.wire.segment import Segment
+
+type Turn = Segment
+
+
+def prompt_turns(
+    endpoint: Endpoint, target: str, content_type: str, raw: bytes
+) -> Sequence[Segment]:
+    """The texts of a request. Raises `PromptError`."""
+    return read_prompt(endpoint, target, content_type, raw).segments()[1:]
+
+
+def answer_turns(
+    endpoint: Endpoint, status: int, content_type: str, raw: bytes
+) -> Sequence[Segment]:
+    """The texts of an answer, streamed or not.
+
+    Raises `AnswerError`, `FramingError` or `DocumentError` for one that cannot be read.
+    """
+    if endpoint.stream and form(content_type) == endpoint.stream.framing:
+        return _joined(endpoint.stream, raw)
+    return read_answer(endpoint, status, content_type, raw).segments("answer")
+
+
+def _joined(stream: Stream, raw: bytes) -> list[Segment]:
+    texts: dict[Key, list[str]] = {}
+    frames = reader(stream.framing)
+    for frame in [*frames.feed(raw), *frames.finish()]:
+        if frame.data[:1] != b"{":
+            continue
+        document = Document(frame.data)
+        for leaf in leaves(document, stream.schema, unknown=Kind.CHANNEL):
+            if leaf.kind in (Kind.CHANNEL, Kind.FRAGMENT) and leaf.text:
+                texts.setdefault(stream.key(document.data, leaf.path), []).append(leaf.text)
+    return [Segment("answer", address(key), "".join(pieces)) for key, pieces in texts.items()]
