@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from mitmgate.core.tokens.errors import TokenError
+from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, bearer
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Authorization", "Bearer a.b.c")],
+        [("authorization", "bearer a.b.c")],
+        [("AUTHORIZATION", "BEARER   a.b.c ")],
+        [("x-api-key", "a.b.c")],
+        [("API-Key", " a.b.c\t")],
+        [("Authorization", "Bearer a.b.c"), ("X-Api-Key", "a.b.c")],
+        [("x-api-key", "a.b.c"), ("x-api-key", "a.b.c"), ("api-key", "a.b.c")],
+        [("Authorization", "Bearer a.b.c"), ("api-key", "")],
+        [("Host", "x"), ("Accept", "*/*"), ("Authorization", "Bearer a.b.c")],
+    ],
+)
+def test_found(headers):
+    assert bearer(headers) == "a.b.c"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([], "token_missing"),
+        ([("Cookie", "token=a.b.c")], "token_missing"),
+        ([("Authorization", "")], "token_missing"),
+        ([("Authorization", "Bearer")], "token_missing"),
+        ([("Authorization", "Bearer ")], "token_missing"),
+        ([("x-api-key", "")], "token_missing"),
+        ([("Authorization", "Basic dTpw")], "token_missing"),
+        ([("Authorization", "Basic dTpw"), ("x-api-key", "a.b.c")], "token_missing"),
+        ([("Authorization", "DPoP a.b.c")], "token_missing"),
+        ([("Authorization", "a.b.c")], "token_missing"),
+        ([("Authorization", "Bearera.b.c")], "token_missing"),
+        ([("Authorization", "Bearer\ta.b.c")], "token_missing"),
+        ([("Proxy-Authorization", "Bearer a.b.c")], "token_missing"),
+        ([("Authorization", "Bearer a.b.c")] * 2, "token_conflict"),
+        ([("Authorization", "Bearer a.b.c"), ("x-api-key", "d.e.f")], "token_conflict"),
+        ([("x-api-key", "a.b.c"), ("api-key", "d.e.f")], "token_conflict"),
+        ([("x-api-key", "a.b.c"), ("x-api-key", "d.e.f")], "token_conflict"),
+        ([("Authorization", "Bearer a.b.c, Bearer d.e.f")], "token_malformed"),
+        ([("Authorization", "Bearer a.b.c d")], "token_malformed"),
+        ([("x-api-key", "a.b.c,d.e.f")], "token_malformed"),
+        ([("x-api-key", "a\x00b")], "token_malformed"),
+        ([("Authorization", "Bearer a\nb")], "token_malformed"),
+        ([("x-api-key", "é")], "token_malformed"),
+    ],
+)
+def test_refused(headers, code):
+    with pytest.raises(TokenError) as caught:
+        bearer(headers)
+    assert caught.value.code == code
+    assert "a.b.c" not in caught.value.diagnostics()
+
+
+def test_what_the_client_is_told():
+    with pytest.raises(TokenError) as caught:
+        bearer([("Authorization", "Bearer a")] * 2)
+    assert (caught.value.status, caught.value.error) == (400, "invalid_request")
+    with pytest.raises(TokenError) as caught:
+        bearer([])
+    assert (caught.value.status, caught.value.error) == (401, None)
+
+
+def test_every_header_that_is_read_is_stripped():
+    assert {"authorization", "x-api-key", "api-key", "cookie"} < set(CREDENTIAL_HEADERS)
+    assert all(name == name.lower() for name in CREDENTIAL_HEADERS)
+    assert len(set(CREDENTIAL_HEADERS)) == len(CREDENTIAL_HEADERS)
