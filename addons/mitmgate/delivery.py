@@ -1,0 +1,92 @@
+"""An answer on its way to the caller, piece by piece: what stands in `flow.response.stream`.
+
+mitmproxy dies on an exception in such a callable and leaves the client hanging, so everything is
+caught here: the stream then ends with the dialect's error event, and the rest is swallowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mitmproxy import http
+
+from mitmgate.core.wire.dialect import Endpoint
+from mitmgate.core.wire.encoding import decoder
+from mitmgate.core.wire.media import form
+from mitmgate.core.wire.stream import EventStream, Filter, StreamError, TextStream
+
+
+class Delivery:
+    """Decodes, filters and captures one answer. `fault` turns an exception into a last event.
+
+    Raises `StreamError` or `EncodingError` for an answer of a kind that cannot be read.
+    """
+
+    def __init__(
+        self,
+        response: http.Response,
+        endpoint: Endpoint,
+        filters: Sequence[Filter],
+        limit: int,
+        fault: Callable[[Exception], bytes],
+    ) -> None:
+        kind = form(response.headers.get("content-type", ""))
+        # The bound is on one event, not on a stream, which may run for hours.
+        self._decoder = decoder(response.headers.get("content-encoding", ""), limit << 10)
+        self._stream: EventStream | TextStream
+        if kind == "text":
+            self._stream = TextStream(filters)
+        elif endpoint.stream and endpoint.stream.framing == kind:
+            self._stream = EventStream(endpoint.stream, filters)
+        else:
+            raise StreamError(f"{endpoint.operation} does not stream {kind}")
+        self._fault = fault
+        self._dead = False
+        self.started = False
+        self.captured = bytearray()  # what the caller was given
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        return {f"answer:{kind}": count for kind, count in self._stream.coverage.items()}
+
+    def prepare(self, http_version: str, response: http.Response) -> None:
+        """Headers for an answer whose length and coding change on the way."""
+        headers = response.headers
+        for name in ("content-length", "content-encoding", "transfer-encoding"):
+            headers.pop(name, None)
+        if http_version == "HTTP/1.1":
+            response.http_version = "HTTP/1.1"
+            headers["transfer-encoding"] = "chunked"
+        headers["cache-control"] = "no-cache"
+        headers["x-accel-buffering"] = "no"  # or nginx in front holds the stream back
+
+    def __call__(self, data: bytes) -> list[bytes]:
+        """The next bytes of the upstream, b"" at its end; returns what goes to the client.
+
+        Never b"": in a chunked answer that would end the body.
+        """
+        self.started = True
+        if self._dead:
+            return []
+        try:
+            if data:
+                pieces = self._stream.feed(self._decoder.feed(data))
+            else:
+                self._decoder.finish()
+                pieces = self._stream.finish()
+        except Exception as e:
+            self._dead = True
+            pieces = [self._fault(e)]
+        out = b"".join(pieces)
+        self.captured += out
+        return [out] if out else []
+
+
+def instead(body: bytes) -> Callable[[bytes], list[bytes]]:
+    """A stream that says `body` once and swallows what the upstream sends."""
+    pieces = [body]
+
+    def stream(data: bytes) -> list[bytes]:
+        return [pieces.pop()] if pieces else []
+
+    return stream

@@ -1,0 +1,420 @@
+"""One request and its answer, as all addons see it.
+
+The only module that touches `flow.metadata`, `flow.comment`, `flow.marked` and
+`flow.response.stream`. An exchange lives beside its flow, never in it: metadata survives in
+recordings and replays, and nothing that was once verified may be read back from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from mitmproxy import ctx, http
+from mitmproxy.utils import human
+
+from mitmgate.core.matching import Finding
+from mitmgate.core.principal import Principal
+from mitmgate.core.wire import endpoints
+from mitmgate.core.wire.answer import AnswerError, read_answer
+from mitmgate.core.wire.body import Body
+from mitmgate.core.wire.dialect import Endpoint
+from mitmgate.core.wire.encoding import EncodingError, decode
+from mitmgate.core.wire.framing import reader
+from mitmgate.core.wire.media import form
+from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
+from mitmgate.core.wire.stream import Filter, StreamError
+from mitmgate.delivery import Delivery, instead
+
+logger = logging.getLogger(__name__)
+
+# A bigger body is parsed in a thread: the event loop belongs to every caller.
+THREAD_FROM = 256 << 10
+
+
+class Refusal(Exception):
+    """An exchange is refused. `code` is stable and names the rule; `message` is for the caller."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: dict[str, str] | None = None,
+        marker: str = ":no_entry:",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+        self.marker = marker
+
+
+def deny(status: int, code: str, message: str, **headers: str) -> NoReturn:
+    """Refuse the exchange at hand, from any hook. Raises `Refusal`."""
+    raise Refusal(
+        status, code, message, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What all controls together have said of an exchange so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+    masked: dict[str, int] = field(default_factory=dict)  # recognizer id -> values masked
+    hold: str = ""  # id of the hold that it waited for
+    approvals: list[dict[str, str]] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)  # addon -> digest of its rules
+    coverage: dict[str, int] = field(default_factory=dict)  # "answer:text" -> strings read
+
+
+class Exchange:
+    """The state of one live flow."""
+
+    def __init__(self, flow: http.HTTPFlow) -> None:
+        self._flow = weakref.ref(flow)
+        self.id: str = flow.id
+        self.target: str = flow.request.path
+        self.path = self.target.partition("?")[0]
+        self.method: str = flow.request.method
+        self._endpoint = endpoints.find(self.method, self.path)
+        self.principal: Principal | None = None
+        self.grant = ""
+        self.masking = "default"
+        self.verdict = Verdict()
+        self.refusal: Refusal | None = None
+        self.prompt: Prompt | None = None
+        self.sent = b""  # the request's body as the caller meant it, decoded and unmasked
+        self.answer: Body | None = None
+        self.filters: list[Filter] = []
+        self.delivery: Delivery | None = None
+        self.aborted = False  # the caller went away
+        self.marks: set[tuple[str, str]] = set()
+
+    # Finding one
+
+    @staticmethod
+    def of(flow: http.HTTPFlow) -> Exchange:
+        """The exchange of a live flow. Raises `KeyError` for a flow that is not live."""
+        return _exchanges[flow]
+
+    @staticmethod
+    def find(flow: http.HTTPFlow) -> Exchange | None:
+        """The exchange of a flow, or None for one that was read from a file."""
+        return _exchanges.get(flow)
+
+    @staticmethod
+    def begin(flow: http.HTTPFlow) -> Exchange:
+        """A fresh exchange: nothing of an earlier run of the same flow remains."""
+        exchange = _exchanges[flow] = Exchange(flow)
+        return exchange
+
+    @staticmethod
+    def end(flow: http.HTTPFlow) -> None:
+        _exchanges.pop(flow, None)
+
+    @property
+    def flow(self) -> http.HTTPFlow:
+        flow = self._flow()
+        assert flow is not None  # an exchange is reached through its flow
+        return flow
+
+    # Reading
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What is called. Raises a 404 `Refusal` for an endpoint that no dialect knows."""
+        if self._endpoint is None:
+            deny(
+                404,
+                "endpoint_unknown",
+                f"{self.method} {self.path} is not an endpoint of this gateway.",
+            )
+        return self._endpoint
+
+    @property
+    def operation(self) -> str:
+        return self._endpoint.operation if self._endpoint else ""
+
+    @property
+    def model(self) -> str:
+        return (self.prompt.model if self.prompt else None) or ""
+
+    async def read_request(self) -> Prompt:
+        """The request, decoded and parsed once. Raises a 4xx `Refusal` for what cannot be read.
+
+        What goes on is what was read: a compressed body is forwarded decompressed.
+        """
+        if self.prompt is not None:
+            return self.prompt
+        request, endpoint = self.flow.request, self.endpoint
+        raw, limit = request.raw_content or b"", body_limit()
+        coding = request.headers.get("content-encoding", "")
+        content_type = request.headers.get("content-type", "")
+        if request.trailers:
+            deny(400, "trailers_refused", "Request trailers are not accepted.")
+        if len(request.headers.get_all("content-type")) > 1:
+            deny(400, "header_twice", "Content-Type is given more than once.")
+
+        def parse() -> tuple[bytes, Prompt]:
+            body = decode(raw, coding, limit)
+            return body, read_prompt(endpoint, self.target, content_type, body)
+
+        try:
+            body, prompt = await off_loop(parse, len(raw) if not coding else THREAD_FROM)
+        except EncodingError as e:
+            deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
+        except PromptError as e:
+            deny(e.status, e.code, str(e))
+        if body is not raw:
+            self.replace_request(body)
+        self.sent = body
+        self.prompt = prompt
+        self._cover("prompt", prompt.body.coverage if prompt.body else {})
+        return prompt
+
+    def replace_request(self, body: bytes) -> None:
+        """Forward `body` in place of what the caller sent."""
+        request = self.flow.request
+        request.headers.pop("content-encoding", None)
+        request.raw_content = body
+        if "transfer-encoding" not in request.headers:
+            request.headers["content-length"] = str(len(body))
+
+    async def read_answer(self) -> Body:
+        """An answer that came whole, decoded and parsed once. Raises a 502 `Refusal`."""
+        if self.answer is not None:
+            return self.answer
+        response, endpoint = self.flow.response, self.endpoint
+        assert response is not None
+        raw, limit = response.raw_content or b"", body_limit()
+        coding = response.headers.get("content-encoding", "")
+        content_type = response.headers.get("content-type", "")
+
+        def parse() -> tuple[bytes, Body]:
+            body = decode(raw, coding, limit)
+            return body, read_answer(endpoint, response.status_code, content_type, body)
+
+        try:
+            body, answer = await off_loop(parse, len(raw) if not coding else THREAD_FROM)
+        except (EncodingError, AnswerError) as e:
+            raise self._unreadable(e) from None
+        if body is not raw:
+            self.replace_answer(body)
+        self.answer = answer
+        self._cover("answer", answer.coverage)
+        return answer
+
+    def replace_answer(self, body: bytes) -> None:
+        """Deliver `body` in place of what the model server sent."""
+        response = self.flow.response
+        assert response is not None
+        response.headers.pop("content-encoding", None)
+        response.raw_content = body
+        response.headers.pop("transfer-encoding", None)
+        response.headers["content-length"] = str(len(body))
+
+    def _unreadable(self, error: Exception) -> Refusal:
+        logger.warning("exchange %s: %s", self.id, error)
+        return Refusal(502, "answer_unreadable", "The model server's answer could not be read.")
+
+    def _cover(self, side: str, counts: dict[str, int]) -> None:
+        for kind, count in counts.items():
+            self.verdict.coverage[f"{side}:{kind}"] = count
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the caller asks to leave HTTP, where nothing could be read."""
+        headers = self.flow.request.headers
+        return "upgrade" in headers or "upgrade" in headers.get("connection", "").lower()
+
+    def send(self) -> None:
+        """The request is judged and goes to the model server: ask for what can be read back."""
+        request = self.flow.request
+        request.headers["accept-encoding"] = "identity"
+        if not request.is_http2:
+            request.authority = ""  # an absolute-form target is the caller's word
+        if self.prompt and self.prompt.streams:
+            # llama.cpp closes behind a stream although it announces keep-alive; a request that
+            # mitmproxy sends on that connection meanwhile is lost.
+            request.headers["connection"] = "close"
+
+    # Answering
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer, whose headers have come, is transformed on its way."""
+        response = self.flow.response
+        if response is None or self.refusal is not None:
+            return False
+        kind = form(response.headers.get("content-type", ""))
+        chunked_text = kind == "text" and "content-length" not in response.headers
+        return kind in ("sse", "ndjson") or chunked_text
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer the caller with a refusal. The first one counts."""
+        if self.refusal is not None:
+            return
+        self.refusal = refusal
+        logger.info(
+            "refused %d %s: %s %s for %s, exchange %s",
+            refusal.status,
+            refusal.code,
+            self.method,
+            self.path,
+            self.principal.name if self.principal else "an unknown caller",
+            self.id,
+        )
+
+    def answer_refusal(self) -> None:
+        """Put the refusal in the place of the answer, wherever that stands by now."""
+        if self.refusal is None or (self.delivery and self.delivery.started):
+            return
+        response, body = self._response(self.refusal)
+        self.flow.response = response
+        response.raw_content = body
+
+    def open_answer(self) -> None:
+        """The answer's headers have come and every addon has seen them: let it flow, or not."""
+        response = self.flow.response
+        assert response is not None
+        if response.status_code == 101:
+            self.refuse(Refusal(502, "upgrade_refused", "The model server left HTTP."))
+        if self.streams:
+            try:
+                delivery = Delivery(
+                    response, self.endpoint, self.filters, body_limit(), self._fault
+                )
+            except (StreamError, EncodingError) as e:
+                self.refuse(self._unreadable(e))
+            else:
+                delivery.prepare(self.flow.request.http_version, response)
+                self.delivery = response.stream = delivery
+        if self.refusal is not None:
+            made, body = self._response(self.refusal)
+            response.status_code, response.reason = made.status_code, made.reason
+            response.headers = made.headers
+            response.stream = instead(body)
+
+    def _fault(self, error: Exception) -> bytes:
+        """A stream failed after its headers were out: the event that says so."""
+        if isinstance(error, Refusal):
+            refusal = error
+        elif isinstance(error, StreamError | EncodingError):
+            refusal = self._unreadable(error)
+        else:
+            refusal = self.fault("stream", error)
+        self.refuse(refusal)
+        return refusal_event(self.endpoint, refusal)
+
+    def fault(self, where: str, error: BaseException) -> Refusal:
+        """A control broke: log it for the operator; the caller gets a 503 without details."""
+        logger.error("%s failed, exchange %s is refused", where, self.id, exc_info=error)
+        return Refusal(503, "gate_fault", "The gateway could not judge this exchange.")
+
+    def _response(self, refusal: Refusal) -> tuple[http.Response, bytes]:
+        dialect = endpoints.dialect_of(self.target)
+        body = json.dumps(dialect.error(refusal.status, refusal.code, refusal.message)).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Cache-Control": "no-store",
+            "X-Gate-Exchange": self.id,
+            "X-Gate-Rule": refusal.code,
+            **refusal.headers,
+        }
+        response = http.Response.make(refusal.status, b"", headers)
+        response.headers["content-length"] = str(len(body))
+        return response, body
+
+    # Telling
+
+    @property
+    def ending(self) -> str:
+        """How the exchange ended: complete, refused, client_aborted or upstream_error.
+
+        Until then admitted, or held.
+        """
+        if self.aborted:
+            return "client_aborted"
+        if self.refusal is not None:
+            return "refused"
+        if self.flow.error:
+            return "upstream_error"
+        if self.flow.response is None:
+            return "held" if self.verdict.hold else "admitted"
+        return "complete"
+
+    def summary(self) -> dict[str, Any]:
+        """The exchange in plain values, as metadata and ledger hold it."""
+        verdict, principal = self.verdict, self.principal
+        return {
+            "principal": principal.name if principal else "",
+            "subject": principal.subject if principal else "",
+            "token_id": principal.token_id if principal else "",
+            "grant": self.grant,
+            "dialect": self._endpoint.dialect.name if self._endpoint else "",
+            "operation": self.operation,
+            "model": self.model,
+            "ending": self.ending,
+            "refusal": self.refusal.code if self.refusal else "",
+            "status": self.flow.response.status_code if self.flow.response else 0,
+            "findings": [
+                {"rule": f.rule.id, "action": f.rule.action, "address": f.address, "view": f.view}
+                for f in verdict.findings
+            ],
+            "masked": dict(verdict.masked),
+            "hold": verdict.hold,
+            "approvals": [dict(each) for each in verdict.approvals],
+            "coverage": {**verdict.coverage, **(self.delivery.coverage if self.delivery else {})},
+            "rules": dict(verdict.digests),
+        }
+
+    def publish(self) -> None:
+        """Write the summary where mitmproxy's filters and people find it."""
+        flow, summary = self.flow, self.summary()
+        flow.metadata["mitmgate"] = summary
+        words = [summary["principal"] or "unknown", summary["operation"], summary["model"]]
+        words.append(summary["ending"])
+        rules = [finding.rule.id for finding in self.verdict.findings]
+        words += [self.refusal.code] if self.refusal else []
+        words += [rule for rule in dict.fromkeys(rules) if rule not in words]
+        words += [f"masked {name} x{count}" for name, count in self.verdict.masked.items()]
+        words += [f"hold {self.verdict.hold}"] if self.verdict.hold else []
+        flow.comment = " ".join(word for word in words if word)
+        if self.refusal:
+            flow.marked = self.refusal.marker
+        elif self.verdict.hold:
+            flow.marked = ":hourglass:"
+        elif self.verdict.masked:
+            flow.marked = ":see_no_evil:"
+
+
+def refusal_event(endpoint: Endpoint, refusal: Refusal) -> bytes:
+    """The event that ends a stream with an error in the client's dialect."""
+    stream = endpoint.stream
+    if stream is None:
+        return b""
+    error = stream.error or endpoint.dialect.error
+    data = json.dumps(error(refusal.status, refusal.code, refusal.message)).encode()
+    return reader(stream.framing).encode(data, name=endpoint.dialect.error_event)
+
+
+def body_limit() -> int:
+    """mitmproxy's own bound on bodies, in bytes; the gate always sets one."""
+    return human.parse_size(ctx.options.body_size_limit) or 32 << 20
+
+
+async def off_loop[T](work: Callable[[], T], size: int) -> T:
+    """Run `work` in a thread when the body it reads is big enough to be felt by other callers."""
+    return await asyncio.to_thread(work) if size >= THREAD_FROM else work()
+
+
+_exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()

@@ -1,0 +1,102 @@
+"""The options that the addons share, and mitmproxy's own that would open the gate beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import ctx, exceptions
+from mitmproxy.addonmanager import Loader
+
+# mitmproxy reads this one for requests and for answers that do not stream.
+BODY_LIMIT = "32m"
+
+# Options with which traffic passes the addons, or is changed behind them.
+_CONFLICTS = {
+    "stream_large_bodies": "requests would leave before the rules have read them",
+    "ignore_hosts": "those hosts would pass the gate unread",
+    "allow_hosts": "all other hosts would pass the gate unread",
+    "tcp_hosts": "those hosts would pass the gate as raw TCP",
+    "udp_hosts": "those hosts would pass the gate as raw UDP",
+    "map_remote": "requests would go to other servers after the rules have read them",
+    "map_local": "answers would come from files that nothing has masked",
+    "modify_body": "bodies would change after the rules have read them",
+    "modify_headers": "headers, credentials among them, would change after the gate has set them",
+    "stickyauth": "one caller's credentials would be sent for another",
+    "stickycookie": "one caller's cookies would be sent for another",
+}
+# Switched off, rather than refused, since they are on by default.
+_OFF = ("rawtcp",)
+_MODES = ("reverse:http://", "reverse:https://", "transparent")
+
+
+def add(loader: Loader) -> None:
+    """Register the shared options; every addon may, since registering twice is harmless."""
+    loader.add_option(
+        "gate_rules",
+        str,
+        str(Path(__file__).parent.parent.parent / "rules"),
+        "Directory of the gate's rule files.",
+    )
+    loader.add_option(
+        "gate_state",
+        str,
+        ".mitmgate",
+        "Directory in which the gate keeps holds, journal and recordings.",
+    )
+    loader.add_option(
+        "gate_console",
+        str,
+        "127.0.0.1:8082",
+        "Address of the console, with /metrics, /healthz and /readyz. Empty switches it off.",
+    )
+
+
+def rules(name: str) -> Path:
+    """The rule file of the addon `name`."""
+    return Path(ctx.options.gate_rules).expanduser() / f"{name}.yaml"
+
+
+def state(*parts: str) -> Path:
+    """A directory below `gate_state`, made if it is not there, readable by its owner alone.
+
+    Raises `OptionsError` when it cannot be made.
+    """
+    directory = Path(ctx.options.gate_state).expanduser().joinpath(*parts)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise exceptions.OptionsError(
+            f"gate_state: cannot write in {directory}: {e.strerror}; "
+            "choose another directory with --set gate_state=DIR"
+        ) from None
+    return directory
+
+
+def conflicts(updated: Any) -> list[str]:
+    """What is wrong with mitmproxy's own options, a sentence each."""
+    found = [
+        f"the option {name} cannot be used with the gate: {reason}"
+        for name, reason in _CONFLICTS.items()
+        if name in updated and getattr(ctx.options, name)
+    ]
+    if "mode" in updated and ctx.options.server:
+        found += [
+            f"the gate does not guard mode {mode!r}: "
+            "use --mode reverse:http://HOST:PORT, reverse:https://HOST:PORT or transparent"
+            for mode in ctx.options.mode
+            if not mode.startswith(_MODES)
+        ]
+    return found
+
+
+def settle() -> None:
+    """Set what the gate needs of mitmproxy's options where the operator has not."""
+    changes: dict[str, Any] = {name: False for name in _OFF if getattr(ctx.options, name)}
+    if ctx.options.body_size_limit is None:
+        changes["body_size_limit"] = BODY_LIMIT
+    if changes:
+        ctx.options.update(**changes)
