@@ -1,0 +1,83 @@
+"""What stands in recorder.yaml: where exchanges are written, in what form, how safely."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+import pydantic
+
+from mitmgate.core.ledger.recording import Fsync
+from mitmgate.core.ledger.signature import Signer
+from mitmgate.core.rules import Duration, Listed, Model, Reference, RuleFile, Size
+
+
+def _inside(directory: str) -> str:
+    parts = PurePosixPath(directory).parts
+    if not parts or directory.startswith(("/", "~")) or ".." in parts or "\\" in directory:
+        raise ValueError("is a plain path below the gate's state directory, like recordings")
+    return directory
+
+
+def _header(name: object) -> object:
+    if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError("is no header name (RFC 9110 5.1)")
+    return name.lower()
+
+
+class Rotate(Model):
+    """A new file begins when the old one would exceed `size` bytes or is `age` seconds old."""
+
+    size: Annotated[Size, pydantic.Field(gt=0)] = 256 << 20
+    age: Annotated[Duration, pydantic.Field(gt=0)] = 86400.0
+
+
+class Sign(Model):
+    """An Ed25519 private key in PEM, for the ledger's checkpoints."""
+
+    key: Reference
+
+    @pydantic.field_validator("key")
+    @classmethod
+    def _is_a_key(cls, key: Reference) -> Reference:
+        Signer.from_pem(key.resolve())
+        return key
+
+    def signer(self) -> Signer:
+        """The key as it is now. Raises `ValueError`."""
+        return Signer.from_pem(self.key.resolve())
+
+
+class RecorderFile(RuleFile):
+    """recorder.yaml.
+
+    `directory` is below the gate's state directory. `prompts` says whether request text is kept as
+    sent or masked; `scrub` names headers (in lower case) to leave out beside those that carry
+    credentials; `fsync` is for recordings, the journal is always synced. What is not recorded is
+    refused, unless `unsafe_required: false` says otherwise.
+    """
+
+    directory: Annotated[str, pydantic.AfterValidator(_inside)] = "recordings"
+    rotate: Rotate = Rotate()
+    prompts: Literal["exact", "masked"] = "exact"
+    required: bool = True
+    unsafe_required: bool = True
+    scrub: Listed[Annotated[str, pydantic.BeforeValidator(_header)]] = ()
+    sign: Sign | None = None
+    fsync: Fsync = "interval"
+
+    @pydantic.field_validator("required")
+    @classmethod
+    def _is_required(cls, required: bool) -> bool:
+        if not required:
+            raise ValueError(
+                "traffic that cannot be recorded is refused; to let it pass unrecorded"
+                " write unsafe_required: false"
+            )
+        return required
+
+    @property
+    def refuses_unrecorded(self) -> bool:
+        """False only where `unsafe_required: false` stands."""
+        return self.unsafe_required
