@@ -1,0 +1,3 @@
+from mitmgate.approval import Approval
+
+addons = [Approval()]

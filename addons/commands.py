@@ -1,0 +1,3 @@
+from mitmgate.commands import Commands
+
+addons = [Commands()]

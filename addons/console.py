@@ -1,0 +1,3 @@
+from mitmgate.console import Console
+
+addons = [Console()]

@@ -1,0 +1,3 @@
+from mitmgate.credentials import Credentials
+
+addons = [Credentials()]

@@ -1,0 +1,3 @@
+from mitmgate.identity import Identity
+
+addons = [Identity()]

@@ -1,0 +1,3 @@
+from mitmgate.masker import Masker
+
+addons = [Masker()]

@@ -1,0 +1,149 @@
+"""The console: /healthz and /readyz for whoever runs the gate, /metrics for Prometheus.
+
+A small Tornado server on its own address. It shows no prompt, no answer and no caller, so it asks
+nobody to sign in; bind it where only operators reach it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+from mitmproxy import addonmanager, ctx, exceptions, http
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+
+from mitmgate import options
+from mitmgate.exchange import Exchange
+from mitmgate.guard import GateAddon, Tripwire
+
+logger = logging.getLogger(__name__)
+
+
+class Console(GateAddon):
+    """Serves gate_console; empty switches it off."""
+
+    name = "mitmgate.console"
+    sees_refusals = True
+
+    def __init__(self) -> None:
+        self._server: tornado.httpserver.HTTPServer | None = None
+        self._sockets: list[socket.socket] = []
+        self._registry = CollectorRegistry()
+        self._exchanges = Counter(
+            "mitmgate_exchanges",
+            "Exchanges by operation and how they ended.",
+            ["operation", "ending", "refusal"],
+            registry=self._registry,
+        )
+        self._masked = Counter(
+            "mitmgate_masked", "Values masked.", ["recognizer"], registry=self._registry
+        )
+        self._findings = Counter(
+            "mitmgate_findings", "Rules that were hit.", ["rule", "view"], registry=self._registry
+        )
+
+    def load(self, loader: addonmanager.Loader) -> None:
+        options.add(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        if "gate_console" not in updated:
+            return
+        self._close()
+        address: str = ctx.options.gate_console
+        if not address:
+            return
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise exceptions.OptionsError(
+                f"gate_console: {address!r} is no HOST:PORT; empty switches the console off"
+            )
+        try:
+            self._sockets = tornado.netutil.bind_sockets(int(port), host.strip("[]"))
+        except (OSError, OverflowError) as e:
+            raise exceptions.OptionsError(
+                f"gate_console: cannot listen on {address}: {e}; "
+                "choose another address with --set gate_console=HOST:PORT"
+            ) from None
+        if Tripwire.of(ctx.master).started:
+            self.running()
+
+    def running(self) -> None:
+        if self._sockets and self._server is None:
+            self._server = tornado.httpserver.HTTPServer(self._application())
+            self._server.add_sockets(self._sockets)
+            host, port = self._sockets[0].getsockname()[:2]
+            logger.info("console listening at http://%s:%d", host, port)
+
+    def done(self) -> None:
+        self._close()
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._count(Exchange.of(flow))
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        self._count(Exchange.of(flow))
+
+    def _count(self, exchange: Exchange) -> None:
+        refusal = exchange.refusal.code if exchange.refusal else ""
+        self._exchanges.labels(exchange.operation, exchange.ending, refusal).inc()
+        for name, count in exchange.verdict.masked.items():
+            self._masked.labels(name).inc(count)
+        for finding in exchange.verdict.findings:
+            self._findings.labels(finding.rule.id, finding.view).inc()
+
+    def _close(self) -> None:
+        if self._server:
+            self._server.stop()
+        else:
+            for each in self._sockets:
+                each.close()
+        self._server, self._sockets = None, []
+
+    def _application(self) -> tornado.web.Application:
+        return tornado.web.Application(
+            [
+                ("/healthz", Alive),
+                ("/readyz", Ready),
+                ("/metrics", Metrics, {"registry": self._registry}),
+            ],
+            log_function=lambda handler: None,
+        )
+
+
+class Page(tornado.web.RequestHandler):
+    """What all pages say about themselves."""
+
+    def set_default_headers(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+
+
+class Alive(Page):
+    """The process answers."""
+
+    def get(self) -> None:
+        self.finish("ok\n")
+
+
+class Ready(Page):
+    """The gate lets traffic through; 503 and why when it does not."""
+
+    def get(self) -> None:
+        closed = Tripwire.of(ctx.master).closed
+        self.set_status(503 if closed else 200)
+        self.finish(f"closed: {closed}\n" if closed else "ready\n")
+
+
+class Metrics(Page):
+    """Counters in the Prometheus text format."""
+
+    def initialize(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def get(self) -> None:
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(generate_latest(self._registry))

@@ -1,0 +1,118 @@
+"""Credentials: the model server's own key goes in last, and comes out again first.
+
+The key is chosen by the address that the connection really goes to, never by Host, SNI or the URL,
+which are the caller's words. Once the request is on the wire the key is taken out of the flow, so
+that no recording, log or interface shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from mitmproxy import addonmanager, http
+
+from mitmgate import options
+from mitmgate.core.rules import Id, Listed, Model, Reference, load
+from mitmgate.core.rules import RuleFile as Envelope
+from mitmgate.exchange import Exchange
+from mitmgate.guard import GateAddon, deny
+from mitmgate.rulefile import RuleFile
+
+logger = logging.getLogger(__name__)
+
+
+def _address(value: object) -> str:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("an address is HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+    return f"{host.strip('[]').lower()}:{port}"
+
+
+class Upstream(Model):
+    """One model server and the header that carries its key."""
+
+    id: Id
+    address: Annotated[str, pydantic.PlainValidator(_address)]
+    header: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
+    value: Reference
+
+
+class CredentialsFile(Envelope):
+    """credentials.yaml. A server without an entry gets no key."""
+
+    upstreams: Listed[Upstream] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _one_entry_each(self) -> CredentialsFile:
+        for what in ("id", "address"):
+            values = [getattr(upstream, what) for upstream in self.upstreams]
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"two upstreams have the {what} {value}")
+        return self
+
+
+def read(path: Path) -> tuple[dict[str, Upstream], str]:
+    """credentials.yaml, by address. Raises `RuleError`."""
+    loaded = load(path, CredentialsFile)
+    return {upstream.address: upstream for upstream in loaded.file.upstreams}, loaded.digest
+
+
+class Credentials(GateAddon):
+    """Reads credentials.yaml."""
+
+    name = "mitmgate.credentials"
+    sees_refusals = True  # a key that is in the flow must come out, whatever happened
+
+    def __init__(self) -> None:
+        self._file = RuleFile(read)
+        self._injected: weakref.WeakKeyDictionary[http.HTTPFlow, str] = weakref.WeakKeyDictionary()
+
+    def load(self, loader: addonmanager.Loader) -> None:
+        options.add(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        if "gate_rules" in updated:
+            self._file.load(options.rules("credentials"))
+
+    def running(self) -> None:
+        self._file.watch()
+
+    def done(self) -> None:
+        self._file.stop()
+        # mitmproxy saves flows that are still under way after this.
+        for flow in list(self._injected):
+            self._take_out(flow)
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        exchange = Exchange.of(flow)
+        if exchange.refusal is not None or flow.response:
+            return
+        exchange.verdict.digests["credentials"] = self._file.digest
+        upstream = self._file.rules.get(f"{flow.request.host.lower()}:{flow.request.port}")
+        if upstream is None:
+            return
+        try:
+            value = upstream.value.resolve()
+        except ValueError as e:
+            logger.error("the credential %s is not to be had: %s", upstream.id, e)
+            deny(503, "credential_missing", "The gateway has no credential for the model server.")
+        if not value.isprintable() or not value.isascii():
+            logger.error("the credential %s has characters that no header may have", upstream.id)
+            deny(503, "credential_invalid", "The gateway has no credential for the model server.")
+        flow.request.headers[upstream.header] = value
+        self._injected[flow] = upstream.header
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        self._take_out(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        self._take_out(flow)
+
+    def _take_out(self, flow: http.HTTPFlow) -> None:
+        if header := self._injected.pop(flow, None):
+            flow.request.headers.pop(header, None)

@@ -1,0 +1,3 @@
+from mitmgate.recorder import Recorder
+
+addons = [Recorder()]

@@ -1,0 +1,3 @@
+from mitmgate.views import Views
+
+addons = [Views()]
