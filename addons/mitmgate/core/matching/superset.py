@@ -1,0 +1,109 @@
+"""A pattern for Hyperscan that matches wherever a rule's own pattern does, and sometimes elsewhere.
+
+Handing over the rule as it stands is not enough, even with Hyperscan's PREFILTER flag: it reads
+`{,5}` as literal text, `\\w` without combining marks, case pairs and letters as in an old Unicode,
+and each such difference would be a rule that never fires. So the tree is spelled out anew, for the
+bytes of UTF-8: classes do not tell characters beyond ASCII apart, and what consumes no text is
+dropped. Bytes, because bounded repeats of UTF-8 characters take Hyperscan seconds to compile.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import Any
+
+import regex
+
+from mitmgate.core.matching.syntax import REPEATS, codes, members
+
+# Letters beyond ASCII that are an ASCII letter in another case. The text is scanned without them,
+# so a class that takes characters beyond ASCII takes these ASCII letters too.
+_TWINS = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
+_BEYOND = r"iks\x80-\xff"
+MOST = 1000  # times that a repeat is counted exactly; Hyperscan has a limit, and counting costs
+_ONE_CHARACTER = (codes.NOT_LITERAL, codes.IN, codes.ANY)
+_NOTHING = (codes.AT, codes.ASSERT, codes.ASSERT_NOT, codes.FAILURE)
+
+
+def scannable(text: str) -> bytes:
+    """`text` as the supersets expect it, in UTF-8; a lone surrogate is three bytes."""
+    if not text.isascii():
+        for letter, twin in _TWINS.items():
+            text = text.replace(letter, twin)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def superset(tree: Any) -> str:
+    """The pattern for Hyperscan, of ASCII characters only, to be compiled with CASELESS."""
+    return "".join(_spell(operator, argument) for operator, argument in tree)
+
+
+def _spell(operator: Any, argument: Any) -> str:
+    if operator is codes.LITERAL:
+        return _literal(chr(argument))
+    if operator in _ONE_CHARACTER:
+        return _repeated(operator, argument, 1, 1)
+    if operator in REPEATS:
+        low, high, body = argument
+        if len(body) == 1 and body[0][0] in _ONE_CHARACTER:
+            of, what = body[0]
+            return _repeated(of, what, low, high)
+        return f"(?:{superset(body)}){_times(low, high)}"
+    if operator is codes.SUBPATTERN:
+        return f"(?:{superset(argument[3])})"
+    if operator is codes.ATOMIC_GROUP:
+        return f"(?:{superset(argument)})"
+    if operator is codes.BRANCH:
+        return f"(?:{'|'.join(map(superset, argument[1]))})"
+    if operator is codes.GROUPREF_EXISTS:
+        _, yes, no = argument
+        return f"(?:{superset(yes)}|{superset(no or ())})"
+    if operator is codes.GROUPREF:
+        return r"[\x00-\xff]*"
+    if operator in _NOTHING:
+        return ""
+    raise ValueError(f"{operator} is not supported")
+
+
+def _literal(character: str) -> str:
+    if character.isascii():
+        return character if character.isalnum() else _bytes(character)
+    cases = {character, *regex.findall(regex.escape(character), _cased(), regex.IGNORECASE)}
+    return f"(?:{'|'.join(sorted({_bytes(_TWINS.get(c, c)) for c in cases}))})"
+
+
+@cache
+def _cased() -> str:
+    """All characters with another case, some 3,000, in the Unicode version of `regex`."""
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    with_cases = r"[\p{Changes_When_Casemapped}\p{Changes_When_Casefolded}]"
+    return "".join(regex.findall(with_cases, everything))
+
+
+def _repeated(operator: Any, argument: Any, low: int, high: Any) -> str:
+    """A class, some characters of it, in bytes: up to four for one beyond ASCII."""
+    inside, beyond = members(operator, argument)
+    if not beyond:
+        return f"[{_ranges(inside)}]{_times(low, high)}"
+    return f"[{_ranges(inside)}{_BEYOND}]{_times(low, high, width=4)}"
+
+
+def _ranges(characters: frozenset[str]) -> str:
+    spelled = ""
+    for c in sorted(characters):
+        if chr(ord(c) - 1 & 127) not in characters or c == "\0":
+            last = next(n for n in range(ord(c), 129) if chr(n) not in characters) - 1
+            spelled += f"\\x{ord(c):02x}-\\x{last:02x}"
+    return spelled
+
+
+def _times(low: int, high: Any, width: int = 1) -> str:
+    if (low, high, width) == (1, 1, 1):
+        return ""
+    open_ended = high is codes.MAXREPEAT or high * width > MOST
+    return f"{{{low},{'' if open_ended else high * width}}}"
+
+
+def _bytes(text: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in text.encode("utf-8", "surrogatepass"))
