@@ -95,7 +95,9 @@ class Approval(GateAddon):
         file, matcher = self._file.rules
         exchange.verdict.digests["approval"] = self._file.digest
         size = prompt.body.size if prompt.body else 0
-        found = await off_loop(lambda: matcher.scan(prompt.segments(), exchange.principal), size)
+        found = await off_loop(
+            lambda: matcher.scan(prompt.segments(), exchange.principal), size, matching.INLINE
+        )
         exchange.verdict.findings += found
         risky = [finding for finding in found if finding.rule.enforced]
         if risky:

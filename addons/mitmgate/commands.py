@@ -82,7 +82,9 @@ class Commands(GateAddon):
         matcher = self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
         size = prompt.body.size if prompt.body else 0
-        findings = await off_loop(lambda: matcher.scan(prompt.segments(), exchange.principal), size)
+        findings = await off_loop(
+            lambda: matcher.scan(prompt.segments(), exchange.principal), size, matching.INLINE
+        )
         judge(exchange, findings)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -95,7 +97,9 @@ class Commands(GateAddon):
         if exchange.delivery is None and self._reads_answers():
             answer, matcher = await exchange.read_answer(), self._file.rules
             findings = await off_loop(
-                lambda: matcher.scan(answer.segments("answer"), exchange.principal), answer.size
+                lambda: matcher.scan(answer.segments("answer"), exchange.principal),
+                answer.size,
+                matching.INLINE,
             )
             judge(exchange, findings)
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from mitmproxy import ctx, http
 from mitmproxy.utils import human
 
+from mitmgate import options
 from mitmgate.core.matching import Finding
 from mitmgate.core.principal import Principal
 from mitmgate.core.wire import endpoints
@@ -169,7 +170,7 @@ class Exchange:
             return body, read_prompt(endpoint, self.target, content_type, body)
 
         try:
-            body, prompt = await off_loop(parse, len(raw) if not coding else THREAD_FROM)
+            body, prompt = await off_loop(parse, len(raw) if not coding else THREAD_FROM + 1)
         except EncodingError as e:
             deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
         except PromptError as e:
@@ -204,7 +205,7 @@ class Exchange:
             return body, read_answer(endpoint, response.status_code, content_type, body)
 
         try:
-            body, answer = await off_loop(parse, len(raw) if not coding else THREAD_FROM)
+            body, answer = await off_loop(parse, len(raw) if not coding else THREAD_FROM + 1)
         except (EncodingError, AnswerError) as e:
             raise self._unreadable(e) from None
         if body is not raw:
@@ -409,12 +410,13 @@ def refusal_event(endpoint: Endpoint, refusal: Refusal) -> bytes:
 
 def body_limit() -> int:
     """mitmproxy's own bound on bodies, in bytes; the gate always sets one."""
-    return human.parse_size(ctx.options.body_size_limit) or 32 << 20
+    limit = getattr(ctx.options, "body_size_limit", None) or options.BODY_LIMIT
+    return human.parse_size(limit) or 0
 
 
-async def off_loop[T](work: Callable[[], T], size: int) -> T:
-    """Run `work` in a thread when the body it reads is big enough to be felt by other callers."""
-    return await asyncio.to_thread(work) if size >= THREAD_FROM else work()
+async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FROM) -> T:
+    """Run `work` in a thread when what it reads is big enough to be felt by other callers."""
+    return await asyncio.to_thread(work) if size > inline else work()
 
 
 _exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()

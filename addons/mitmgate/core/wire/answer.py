@@ -27,7 +27,17 @@ def read_answer(endpoint: Endpoint, status: int, content_type: str, raw: bytes) 
         if kind == "json":
             return JsonBody(raw, endpoint.answer if status < 400 else Kind.TEXT)
         if kind == "text":
-            return TextBody(raw)
+            return _text(endpoint, status, raw)
     except DocumentError as e:
         raise AnswerError(f"the model server's answer cannot be read: {e}") from None
     raise AnswerError(f"the model server's answer has the unreadable type {content_type!r}")
+
+
+def _text(endpoint: Endpoint, status: int, raw: bytes) -> Body:
+    """JSON that calls itself text is JSON to most callers, who never look at the type."""
+    if raw.lstrip()[:1] in (b"{", b"["):
+        try:
+            return JsonBody(raw, endpoint.answer if status < 400 else Kind.TEXT)
+        except DocumentError:
+            pass
+    return TextBody(raw)

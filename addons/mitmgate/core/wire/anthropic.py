@@ -73,16 +73,17 @@ MESSAGES: Schema = {
 }
 
 
-def answer_block(value: Any) -> Schema:
-    """One block of an answer's content. `input` of a tool call is an object, masked as such."""
-    return {
-        "type": META,
-        "id": META,
-        "tool_use_id": META,
-        "signature": Kind.BLOB,
-        "data": Kind.BLOB,
-    }
-
+# One block of an answer's content. `input` of a tool call is an object, masked as such.
+BLOCK: dict[str, Schema] = {
+    "type": META,
+    "id": META,
+    "tool_use_id": META,
+    "signature": Kind.BLOB,
+    "data": Kind.BLOB,
+    "*": TEXT,
+}
+# As a stream announces it: these two go on in deltas, the rest is there as a whole.
+BEGUN: dict[str, Schema] = {**BLOCK, "text": CHANNEL, "thinking": CHANNEL}
 
 ANSWER: Schema = {
     "id": META,
@@ -91,7 +92,8 @@ ANSWER: Schema = {
     "model": META,
     "stop_reason": META,
     "usage": META,
-    "content": [answer_block],
+    "content": [BLOCK],
+    "*": TEXT,
 }
 
 # The field of a content_block_delta and the type of delta it comes in.
@@ -108,7 +110,7 @@ def schema(event: Any) -> Schema:
         case "message_start":
             return {"type": META, "message": ANSWER}
         case "content_block_start":
-            return {"type": META, "content_block": answer_block}
+            return {"type": META, "content_block": BEGUN}
         case "content_block_delta":
             fields: Schema = {
                 "type": META,
@@ -141,6 +143,11 @@ def ends(event: dict[str, Any]) -> Sequence[Key]:
 
 
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
+    if key[0] != "block":
+        value: Any = text
+        for step in reversed(key[1:]):
+            value = [value] if isinstance(step, int) else {step: value}
+        return {"type": like.get("type", ""), str(key[0]): value}
     name = str(key[-1])
     delta = {"type": _DELTAS.get(name, f"{name}_delta"), name: text}
     return {"type": "content_block_delta", "index": key[1], "delta": delta}

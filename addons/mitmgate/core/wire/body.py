@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from mitmgate.core.rules.rule import Where
+from mitmgate.core.wire.arguments import Edit, edit_arguments
 from mitmgate.core.wire.document import Document, DocumentError
 from mitmgate.core.wire.schema import Kind, Leaf, Schema, address, leaves
 from mitmgate.core.wire.segment import Segment
-
-type Edit = Callable[[str], str]  # a text to what shall stand in its place
 
 _WHERE: dict[Kind, Where] = {
     Kind.SYSTEM: "system",
@@ -18,6 +17,7 @@ _WHERE: dict[Kind, Where] = {
     Kind.TOOL_CALLS: "tool_calls",
     Kind.TOOL_RESULTS: "tool_results",
 }
+_JSON = (Kind.ARGUMENTS, Kind.TOOL_CALLS)  # may be JSON inside a string
 
 
 class Body(Protocol):
@@ -44,7 +44,9 @@ class Body(Protocol):
         """How many strings of each kind there are, for the ledger."""
 
 
-def edit_leaf(document: Document, leaf: Leaf, edit: Edit, *, drop: bool = True) -> None:
+def edit_leaf(
+    document: Document, leaf: Leaf, edit: Edit, edit_json: Edit, *, drop: bool = True
+) -> None:
     """Edit one string of a document in place, as its kind asks for; `drop` drops copies of text."""
     if leaf.kind is Kind.BLOB:
         return
@@ -52,20 +54,13 @@ def edit_leaf(document: Document, leaf: Leaf, edit: Edit, *, drop: bool = True) 
         if drop:
             document.drop(leaf.index)
         return
-    text = edit_arguments(leaf.text, edit) if leaf.kind is Kind.ARGUMENTS else edit(leaf.text)
-    if text != leaf.text:
+    text = (edit_json if leaf.kind in _JSON else edit)(leaf.text)
+    if text == leaf.text:
+        return
+    if leaf.part == "value":
+        document.replace_value(leaf.index, text)
+    else:
         document.replace(leaf.index, text)
-
-
-def edit_arguments(text: str, edit: Edit) -> str:
-    """Edit the strings of JSON inside a string, so that it stays JSON; other text as text."""
-    try:
-        document = Document(text.encode("utf-8", "surrogatepass"))
-    except DocumentError:
-        return edit(text)
-    for leaf in leaves(document, Kind.TEXT):
-        edit_leaf(document, leaf, edit)
-    return document.encode().decode("utf-8")
 
 
 class JsonBody:
@@ -85,7 +80,7 @@ class JsonBody:
 
     def edit(self, edit: Edit) -> None:
         for leaf in self.leaves:
-            edit_leaf(self.document, leaf, edit)
+            edit_leaf(self.document, leaf, edit, partial(edit_arguments, edit=edit))
 
     def encode(self) -> bytes:
         return self.document.encode()

@@ -8,10 +8,11 @@ all of them, by `prompt`, `answer` and `stream`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.schema import Kind, Path, Schema
 
 type Key = Path  # names a channel within its stream
@@ -25,6 +26,7 @@ class Stream:
     `schema` may depend on the event (a function of its data). `key` names the channel of a leaf.
     `ends` gives the keys, or prefixes of keys, of the channels that an event ends; `()` is all.
     `event` makes an event that carries `text` on a channel, with `like` to take ids from.
+    `whole` says of an event that no text in it is a piece, not even in a field unknown here.
     `default` is whether the server streams when the request does not say.
     """
 
@@ -33,6 +35,7 @@ class Stream:
     key: Callable[[dict[str, Any], Path], Key]
     ends: Callable[[dict[str, Any]], Sequence[Key]]
     event: Callable[[Key, str, dict[str, Any]], dict[str, Any]]
+    whole: Callable[[dict[str, Any]], bool] = lambda event: False
     default: bool = False
     error: ErrorBody | None = None  # where it differs from the dialect's
 
@@ -66,5 +69,33 @@ class Dialect:
     error_event: str = ""
 
 
+def position(value: dict[str, Any], default: int = 0) -> int:
+    """The `index` of a choice or an event. Raises `DocumentError` for one that is no integer: the
+    caller may take it for another channel than it is taken for here."""
+    index = value.get("index")
+    if index is None:
+        return default
+    if type(index) is not int:
+        raise DocumentError("an `index` is not an integer")
+    return index
+
+
+def nested(path: Path, text: str) -> Any:
+    """`text` at `path`: objects, and arrays of one object that carries its `index`."""
+    value: Any = text
+    for step in reversed(path):
+        if isinstance(step, str):
+            value = {step: value}
+        else:
+            value = [{"index": step, **value} if isinstance(value, dict) else value]
+    return value
+
+
+def taken(like: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those fields of an event that an event made like it repeats; objects are no such fields."""
+    return {name: like[name] for name in names if isinstance(like.get(name), str | int | float)}
+
+
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{\w+\\\}", r"[\\w.:@-]+", re.escape(path)))
+    step = r"(?!\\.{1,2}\\Z)[\\w.:@-]+"  # one step, never a dot segment
+    return re.compile(re.sub(r"\\\{\w+\\\}", step, re.escape(path)), re.ASCII)

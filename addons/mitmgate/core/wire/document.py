@@ -13,7 +13,9 @@ import re
 from typing import Any
 
 _LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+_TO_VALUE = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+# What some readers of lines take for the end of one; a server that escaped it had a reason.
+_LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -36,6 +38,12 @@ def _no_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_plain = json.JSONDecoder()
+
+
+def _literal(text: str, *, ascii_only: bool) -> str:
+    literal = json.dumps(text, ensure_ascii=ascii_only)
+    return _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", literal)
 
 
 class Document:
@@ -87,21 +95,28 @@ class Document:
     def replace(self, index: int, text: str) -> None:
         """Put `text` in place of string literal number `index`."""
         start, end = self._literals[index]
-        self._edits[start] = (end, json.dumps(text, ensure_ascii=self._ascii))
+        self._edits[start] = (end, _literal(text, ascii_only=self._ascii))
+
+    def value(self, key_index: int) -> str:
+        """The JSON of the value of the key that is literal `key_index`, as it came."""
+        start, end = self._value(key_index)
+        return self._text[start:end]
+
+    def replace_value(self, key_index: int, json_text: str) -> None:
+        """Put `json_text` in place of the value of the key that is literal `key_index`."""
+        start, end = self._value(key_index)
+        self._edits[start] = (end, json_text)
 
     def drop(self, key_index: int) -> None:
-        """Put `null` in place of the object or array of the key that is literal `key_index`."""
-        start = self._text.index(":", self._literals[key_index][1]) + 1
-        depth = 0
-        for match in _BRACKET.finditer(self._text, start):
-            if match[0] in "[{":
-                depth += 1
-            elif match[0] in "]}":
-                depth -= 1
-                if depth == 0:
-                    self._edits[start] = (match.end(), "null")
-                    return
-        raise AssertionError("a parsed document has matching brackets")
+        """Put `null` in place of the value of the key that is literal `key_index`."""
+        self.replace_value(key_index, "null")
+
+    def _value(self, key_index: int) -> tuple[int, int]:
+        found = _TO_VALUE.match(self._text, self._literals[key_index][1])
+        if found is None:
+            raise ValueError(f"string literal {key_index} is not a key")
+        _, end = _plain.raw_decode(self._text, found.end())
+        return found.end(), end
 
     def encode(self) -> bytes:
         """The document with its edits; the very bytes it was made from when there are none."""

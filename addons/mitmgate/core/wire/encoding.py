@@ -50,22 +50,22 @@ class _Identity:
 class _Zlib:
     """gzip, zlib-wrapped and raw deflate; `deflate` in the wild is either of the last two."""
 
-    def __init__(self, limit: int, wbits: int) -> None:
+    def __init__(self, limit: int, *, gzip: bool) -> None:
         self._left = limit
-        self._object = zlib.decompressobj(wbits)
-        self._raw_next = wbits == zlib.MAX_WBITS
+        self._head = b""
+        self._object = zlib.decompressobj(zlib.MAX_WBITS | 16) if gzip else None
 
     def feed(self, data: bytes) -> bytes:
+        if self._object is None:
+            self._head += data
+            if len(self._head) < 2:
+                return b""
+            data = self._head
+            self._object = zlib.decompressobj(_deflate_bits(data))
         try:
             out = self._object.decompress(data, self._left + 1)
         except zlib.error:
-            if not self._raw_next:
-                raise EncodingError("the body is not valid compressed data") from None
-            self._raw_next = False
-            self._object = zlib.decompressobj(-zlib.MAX_WBITS)
-            return self.feed(data)
-        if data:
-            self._raw_next = False
+            raise EncodingError("the body is not valid compressed data") from None
         if self._object.unused_data:
             raise EncodingError("there is data behind the end of the compressed body")
         self._left -= len(out)
@@ -74,8 +74,14 @@ class _Zlib:
         return out
 
     def finish(self) -> None:
-        if not self._object.eof:
+        if self._object is None or not self._object.eof:
             raise EncodingError("the compressed body is cut off")
+
+
+def _deflate_bits(head: bytes) -> int:
+    """Zlib's word for the wrapper that the first two bytes show (RFC 1950 section 2.2), or none."""
+    wrapped = head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
+    return zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
 
 
 class _Brotli:
@@ -105,8 +111,8 @@ class _Brotli:
 class _Zstd:
     def __init__(self, limit: int) -> None:
         self._left = limit
-        # A frame may ask for a window of gigabytes; what fits the limit never needs one.
-        self._object = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        # A frame may ask for a window of gigabytes; on the web it gets 8 MB (RFC 9659 section 3).
+        self._object = zstandard.ZstdDecompressor(max_window_size=1 << 23).decompressobj()
 
     def feed(self, data: bytes) -> bytes:
         pieces = []
@@ -143,9 +149,9 @@ def decoder(coding: str, limit: int) -> Decoder:
     if name in ("", "identity"):
         return _Identity(limit)
     if name in ("gzip", "x-gzip"):
-        return _Zlib(limit, zlib.MAX_WBITS | 16)
+        return _Zlib(limit, gzip=True)
     if name == "deflate":
-        return _Zlib(limit, zlib.MAX_WBITS)
+        return _Zlib(limit, gzip=False)
     if name == "br":
         return _Brotli(limit)
     if name == "zstd":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from email.message import Message
 from typing import Literal
 
 Form = Literal["json", "sse", "ndjson", "text", "none", "other"]
+_NAME = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 
 
 def form(content_type: str) -> Form:
@@ -14,10 +16,13 @@ def form(content_type: str) -> Form:
         return "none"
     header = Message()
     header["content-type"] = content_type
-    charset = header.get_param("charset", "utf-8")
-    if str(charset).lower() not in ("utf-8", "utf8", "us-ascii"):
+    parameters = header.get_params([])
+    charsets = [str(value).lower() for name, value in parameters if name.lower() == "charset"]
+    if charsets not in ([], ["utf-8"], ["utf8"], ["us-ascii"]):
         return "other"
-    name = header.get_content_type()
+    name = content_type.partition(";")[0].strip().lower()
+    if not _NAME.fullmatch(name):  # the email package would call it text/plain
+        return "other"
     if name in ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"):
         return "ndjson"
     if name == "text/event-stream":

@@ -175,7 +175,7 @@ MODELS_ANSWER: Schema = {
     "owned_by": META,
     "meta": META,
 }
-OUTPUT_PART: Schema = {"type": META, "logprobs": Kind.COPY}
+OUTPUT_PART: Schema = {"type": META, "logprobs": Kind.COPY, "*": TEXT}
 
 
 def output(value: Any) -> Schema:
@@ -190,6 +190,7 @@ def output(value: Any) -> Schema:
         "encrypted_content": Kind.BLOB,
         "result": Kind.BLOB if value.get("type") == "image_generation_call" else TEXT,
         "content": [OUTPUT_PART],
+        "*": TEXT,
     }
 
 
@@ -204,6 +205,7 @@ RESPONSE: dict[str, Schema] = {
     "truncation": META,
     "previous_response_id": META,
     "incomplete_details": META,
+    "*": TEXT,
 }
 
 # Streams.
@@ -292,6 +294,7 @@ def responses_schema(event: Any) -> Schema:
             "logprobs": Kind.COPY,
             "part": OUTPUT_PART,
             "item": output,
+            "*": TEXT,
         }
     return {
         **head,
@@ -321,8 +324,14 @@ def responses_ends(event: dict[str, Any]) -> Sequence[Key]:
 
 
 def responses_event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
-    """A delta like the last one of the channel."""
-    return {**like, str(key[-1]): text}
+    """A delta in the place of the last one, with none of its text: that was not filtered."""
+    place = {name: like[name] for name in ("type", *_PLACE, "sequence_number") if name in like}
+    copies: dict[str, Any] = {"logprobs": []} if "logprobs" in like else {}
+    value: Any = text
+    path = key[1 + len(_PLACE) :]
+    for step in reversed(path[1:]):
+        value = [value] if isinstance(step, int) else {step: value}
+    return {**place, str(path[0]): value, **copies}
 
 
 RESPONSES_STREAM = Stream(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from mitmgate.core.wire.document import Document
+from mitmgate.core.wire.document import Document, DocumentError
 
 
 class Kind(enum.Enum):
@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     COPY = "logprobs"  # repeats text in pieces too small to mask: dropped where text is masked
     TEXT = "text"  # whole text
     CHANNEL = "channel"  # one piece of a text that runs through a stream
-    ARGUMENTS = "arguments"  # JSON inside a string (a tool call's arguments)
+    ARGUMENTS = "arguments"  # a tool call's arguments: JSON, inside a string or as it stands
     FRAGMENT = "fragment"  # one piece of ARGUMENTS that runs through a stream
     SYSTEM = "system"
     TOOLS = "tools"
@@ -38,19 +38,25 @@ type Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One string of a document: its kind, its path, its literal's number and its text."""
+    """One string of a document: its kind, its path, its literal's number and its text.
+
+    `part` is what of the document that is: a string, a key, or the whole value of a key. A value
+    is read as one where strings alone would say too little: its text is the JSON as it came.
+    """
 
     kind: Kind
     path: Path
     index: int
     text: str
+    part: Literal["string", "key", "value"] = "string"
 
 
 def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> list[Leaf]:
     """Every string of `document` that is not META, in order, with the keys not named in `schema`.
 
     `unknown` is the kind of what the schema does not name. In an array whose objects carry an
-    integer `index`, that is their step in the path, since a stream sends them one by one.
+    integer `index`, that is their step in the path, since a stream sends them one by one. Raises
+    `DocumentError` for a document nested too deeply to be walked.
     """
     found: list[Leaf] = []
     literal = 0
@@ -69,13 +75,19 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
             named: Mapping[str, Schema] = known if isinstance(known, dict) else {}
             for key, item in value.items():
                 inner = named.get(key, named.get("*", below))
+                here = (*path, key)
                 if key not in named and inner not in (Kind.META, Kind.BLOB):
-                    found.append(Leaf(_whole(inner, unknown), (*path, key), literal, key))
-                elif inner is Kind.COPY and isinstance(item, dict | list):
-                    found.append(Leaf(Kind.COPY, (*path, key), literal, ""))
+                    found.append(Leaf(_whole(inner, unknown), here, literal, key, "key"))
+                elif inner is Kind.COPY:
+                    if isinstance(item, dict | list):
+                        found.append(Leaf(Kind.COPY, here, literal, "", "value"))
+                    inner = unknown if isinstance(item, str) else Kind.META  # no copy is a string
+                elif inner is Kind.ARGUMENTS and isinstance(item, dict | list):
+                    text = document.value(literal)
+                    found.append(Leaf(Kind.ARGUMENTS, here, literal, text, "value"))
                     inner = Kind.META
                 literal += 1
-                walk(item, inner, (*path, key))
+                walk(item, inner, here)
         elif isinstance(value, list):
             each = (
                 node[0] if isinstance(node, list) else node if isinstance(node, Kind) else unknown
@@ -84,7 +96,10 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
                 step = item.get("index", position) if isinstance(item, dict) else position
                 walk(item, each, (*path, step if type(step) is int else position))
 
-    walk(document.data, schema, ())
+    try:
+        walk(document.data, schema, ())
+    except RecursionError:
+        raise DocumentError("nested too deeply") from None
     if literal != document.strings:
         raise AssertionError("the walk and the literals of a document disagree")
     return found
@@ -94,6 +109,24 @@ def _whole(schema: Schema, unknown: Kind) -> Kind:
     """The kind of a key: whole text, even where the value beside it is a piece of a channel."""
     kind = schema if isinstance(schema, Kind) else unknown
     return Kind.TEXT if kind in (Kind.CHANNEL, Kind.FRAGMENT, Kind.ARGUMENTS) else kind
+
+
+def lookalike(value: Any, schema: Schema) -> str | None:
+    """The first key that differs from a key which the schema names there only in its case.
+
+    Servers written in Go read such a key as the one that is named; others ignore it.
+    """
+    node = schema(value) if callable(schema) else schema
+    if isinstance(value, dict) and isinstance(node, dict):
+        folded = {name.casefold() for name in node}
+        for key, item in value.items():
+            if key not in node and key.casefold() in folded:
+                return key
+            if found := lookalike(item, node.get(key, Kind.TEXT)):
+                return found
+    elif isinstance(value, list) and isinstance(node, list):
+        return next(filter(None, (lookalike(item, node[0]) for item in value)), None)
+    return None
 
 
 def address(path: Path) -> str:
