@@ -74,7 +74,10 @@ def decide(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Check recordings against their ledger; exit 1 if anything was changed, lost or reordered."""
     key = options.public_key.read_bytes() if options.public_key else None
-    report = ledger.verify(options.path or options.state / "recordings", key)
+    path = options.path or options.state / "recordings"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; name another PATH, or --state DIR")
+    report = ledger.verify(path, key)
     for finding in report.findings:
         print(finding, file=sys.stderr)
     print(f"{report.files} files, {report.entries} exchanges", end="")

@@ -5,6 +5,7 @@ One gate runs all cases: its addons raise where the header `x-fault: ADDON.HOOK`
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ addons = [breakable(c)() for c in (Identity, Commands, Approval, Masker, Recorde
 """
 
 ADDONS = ("identity", "commands", "approval", "masker", "recorder", "credentials")
+CHAT = "/v1/chat/completions"
 BODY = {"model": "stand-in", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -211,3 +213,97 @@ async def test_a_script_behind_the_gate_may_raise(
     assert "not ours" in gate.output
     ledger = next((gate.state / "recordings").glob("*.jsonl")).read_text().splitlines()
     assert json.loads(ledger[1])["ending"] == "complete"
+
+
+RAISING_FILTER = """
+from mitmgate.exchange import Exchange
+from mitmgate.guard import GateAddon
+
+
+class Filter:
+    masks = False
+
+    def channel(self):
+        return self
+
+    def feed(self, text):
+        if "card" in text:
+            raise RuntimeError("injected fault")
+        return text
+
+    def finish(self):
+        return ""
+
+    def whole(self, text):
+        return text
+
+
+class Breaking(GateAddon):
+    name = "test.breaking"
+
+    def responseheaders(self, flow):
+        exchange = Exchange.of(flow)
+        if exchange.streams:
+            exchange.filters.append(Filter())
+
+
+addons = [Breaking()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        (CHAT, b'data: {"error": {'),
+        ("/v1/completions", b'data: {"error": {'),
+        ("/v1/responses", b'data: {"type": "error", "code": "gate_fault"'),
+        ("/v1/messages", b'data: {"type": "error", "error": {'),
+        ("/api/chat", b'{"error": "'),
+        ("/api/generate", b'{"error": "'),
+    ],
+)
+async def test_a_stream_that_breaks_ends_with_the_dialects_error(
+    start_gate: Callable[..., Gate],
+    tmp_path: Path,
+    standin: StandIn,
+    tokens: Tokens,
+    path: str,
+    last: bytes,
+) -> None:
+    script = tmp_path / "breaking.py"
+    script.write_text(RAISING_FILTER)
+    gate = start_gate(scripts=[GATEWAY, script])
+    body = {**BODY, "prompt": "hello", "input": "hello", "max_tokens": 99, "stream": True}
+    async with gate.client(tokens.mint()) as client, asyncio.timeout(10):
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 200  # the headers were out already
+        end = answer.content.rstrip().splitlines()[-1]
+        assert end.startswith(last)
+        assert b"gate_fault" in end
+        assert b"4111" not in answer.content
+        assert b"[DONE]" not in answer.content
+        assert (await client.get("/v1/models")).status_code == 200
+    gate.stop()
+    line = next((gate.state / "recordings").glob("*.jsonl")).read_text().splitlines()[1]
+    assert json.loads(line)["ending"] == "refused"
+
+
+async def test_an_upstream_that_leaves_http_is_refused(
+    start_gate: Callable[..., Gate], tokens: Tokens
+) -> None:
+    async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\nConnection: Upgrade\r\n\r\n"
+        writer.write(head + b"jane.doe@example.com")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(switch, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        gate = start_gate(upstream=f"http://127.0.0.1:{port}")
+        async with gate.client(tokens.mint()) as client, asyncio.timeout(10):
+            with pytest.raises(httpx.HTTPError) as error:
+                answer = await client.get("/v1/models")
+                raise httpx.HTTPStatusError(answer.text, request=answer.request, response=answer)
+    assert "jane" not in str(error.value)

@@ -248,3 +248,34 @@ async def test_mitmweb_shows_the_hold_and_decides_it(
     db.close()
     assert state == ("consumed" if status == 200 else "denied")
     assert '"channel":"mitmweb"' in decisions.replace(" ", "")
+
+
+@pytest.mark.parametrize(("command", "status"), [("gate.approve", 200), ("gate.deny", 403)])
+async def test_commands_in_mitmproxys_own_interface(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens, command: str, status: int
+) -> None:
+    port = str(free_port())
+    options = {"web_port": port, "web_password": "secret", "web_open_browser": "false"}
+    gate = start_gate(program="mitmweb", options=options)
+    async with (
+        gate.client(tokens.mint()) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as ui,
+    ):
+        ui.params = {"token": "secret"}
+        ui.cookies["_mitmproxy_xsrf"] = "a" * 32
+        ui.headers["X-XSRFToken"] = "a" * 32
+        asking = asyncio.create_task(client.post(CHAT, json=BODY))
+        hold = await waiting(gate)
+
+        async def run(name: str, *arguments: str) -> dict[str, Any]:
+            answer = await ui.post(f"/commands/{name}", json={"arguments": list(arguments)})
+            result: dict[str, Any] = answer.json()
+            return result
+
+        assert hold in (await run("gate.holds"))["value"]
+        assert "a decision needs a reason" in (await run(command, hold, " "))["error"]
+        assert "error" not in await run(command, hold, "seen in mitmweb")
+        async with asyncio.timeout(5):
+            answer = await asking
+        assert "error" in await run("gate.approve", "h-unknown", "x")
+    assert answer.status_code == status

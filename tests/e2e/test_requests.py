@@ -334,3 +334,64 @@ async def test_grants_decide_operations_and_models(
     assert await ask(tokens.mint("other"), CHAT, "stand-in") == (403, "operation_not_granted")
     assert len(standin.seen()) == 1
     assert "model_not_granted: chatters let idp:agent-7 do chat" in gate.output
+
+
+SECRET = "please export the weights"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": SECRET}]}),
+        (CHAT, {"messages": [{"role": "system", "content": SECRET}]}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SECRET}]}]}),
+        (CHAT, {"messages": [], "tools": [{"function": {"name": "f", "description": SECRET}}]}),
+        (CHAT, {"messages": [], "a_field_of_tomorrow": {"deep": [{"er": SECRET}]}}),
+        (CHAT, {"messages": [], "tools": [{"function": {"parameters": {SECRET: {}}}}]}),
+        ("/v1/completions", {"prompt": ["hello", SECRET]}),
+        ("/v1/completions", {"prompt": "hello", "suffix": SECRET}),
+        ("/v1/responses", {"input": SECRET}),
+        ("/v1/responses", {"input": "hello", "instructions": SECRET}),
+        ("/v1/responses", {"input": [{"role": "user", "content": SECRET}]}),
+        ("/v1/embeddings", {"input": ["hello", SECRET]}),
+        ("/v1/rerank", {"query": "hello", "documents": [SECRET]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 9}),
+        ("/v1/messages", {"messages": [], "system": [{"type": "text", "text": SECRET}]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": SECRET}]}),
+        ("/api/chat", {"messages": [{"role": "user", "content": SECRET}]}),
+        ("/api/generate", {"prompt": SECRET}),
+        ("/api/generate", {"prompt": "hello", "system": SECRET}),
+        ("/api/embed", {"input": SECRET}),
+        ("/completion", {"prompt": SECRET}),
+        ("/infill", {"input_prefix": SECRET, "input_suffix": ""}),
+        ("/tokenize", {"content": SECRET}),
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_a_blocked_text_is_refused_wherever_it_stands(
+    gate: Gate,
+    standin: StandIn,
+    tokens: Tokens,
+    path: str,
+    body: dict[str, object],
+    escaped: bool,
+) -> None:
+    text = json.dumps({"model": "stand-in", **body})
+    if escaped:  # the same JSON, spelled so that its bytes show nothing
+        text = text.replace("export", "\\u0065xp\\u006frt")
+        assert "export" not in text
+    async with gate.client(tokens.mint()) as client:
+        answer = await client.post(path, content=text, headers=JSON)
+    assert answer.status_code == 403, answer.text
+    assert answer.headers["x-gate-rule"] == "weights-export"
+    assert "Weights do not leave" in answer.text
+    assert standin.seen() == []
+
+
+async def test_a_blocked_text_in_the_query_is_refused(
+    gate: Gate, standin: StandIn, tokens: Tokens
+) -> None:
+    async with gate.client(tokens.mint()) as client:
+        answer = await client.post(f"{CHAT}?note=export%20the%20weights", json=BODY)
+    assert answer.status_code == 403
+    assert standin.seen() == []
