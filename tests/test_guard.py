@@ -15,7 +15,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons, tflow
 
 from mitmgate.exchange import Exchange
-from mitmgate.guard import GateAddon, Refusal, Tripwire, deny
+from mitmgate.guard import GateAddon, Refusal, deny
+from mitmgate.tripwire import Tripwire
 
 
 class Denying(GateAddon):

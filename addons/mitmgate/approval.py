@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Concatenate
 
 from mitmproxy import addonmanager, command, connection, ctx, exceptions, hooks, http
+from mitmproxy.log import ALERT
 
 from mitmgate import options
 from mitmgate.core import holds, matching
@@ -27,8 +28,8 @@ from mitmgate.core.holds import Hold, HoldStore
 from mitmgate.core.matching import Finding, Matcher
 from mitmgate.core.principal import Principal
 from mitmgate.core.rules import load
-from mitmgate.exchange import Exchange, Refusal, off_loop
-from mitmgate.guard import GateAddon, deny
+from mitmgate.exchange import Exchange, off_loop
+from mitmgate.guard import GateAddon, Refusal, deny
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class Approval(GateAddon):
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" in updated:
             self._file.load(options.rules("approval"))
+            if self._file.rules[0].approvers:
+                logger.log(ALERT, "approvers is not consulted yet: operators decide, nobody else")
         if "gate_state" in updated:
             try:
                 self._store = HoldStore(options.state() / "holds.sqlite")

@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: object, **defaults: object) -> argparse.ArgumentParser:
         help = (getattr(run, "__doc__", "") or "").partition("\n")[0]
+        help = help.replace("Approve or deny", name.capitalize())
         command = commands.add_parser(name, help=help, description=help)
         command.set_defaults(run=run, **defaults)
         return command

@@ -17,7 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 
 from mitmgate import options
 from mitmgate.exchange import Exchange
-from mitmgate.guard import GateAddon, Tripwire
+from mitmgate.guard import GateAddon
+from mitmgate.tripwire import Tripwire
 
 logger = logging.getLogger(__name__)
 

@@ -8,73 +8,32 @@ recordings and replays, and nothing that was once verified may be read back from
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from mitmproxy import ctx, http
 from mitmproxy.utils import human
 
 from mitmgate import options
-from mitmgate.core.matching import Finding
 from mitmgate.core.principal import Principal
 from mitmgate.core.wire import endpoints
 from mitmgate.core.wire.answer import AnswerError, read_answer
 from mitmgate.core.wire.body import Body
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import EncodingError, decode
-from mitmgate.core.wire.framing import reader
 from mitmgate.core.wire.media import form
 from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
 from mitmgate.core.wire.stream import Filter, StreamError
 from mitmgate.delivery import Delivery, instead
+from mitmgate.refusal import Refusal, deny, refusal_event, refusal_response
+from mitmgate.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
 # A bigger body is parsed in a thread: the event loop belongs to every caller.
 THREAD_FROM = 256 << 10
-
-
-class Refusal(Exception):
-    """An exchange is refused. `code` is stable and names the rule; `message` is for the caller."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        headers: dict[str, str] | None = None,
-        marker: str = ":no_entry:",
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or {}
-        self.marker = marker
-
-
-def deny(status: int, code: str, message: str, **headers: str) -> NoReturn:
-    """Refuse the exchange at hand, from any hook. Raises `Refusal`."""
-    raise Refusal(
-        status, code, message, headers={k.replace("_", "-"): v for k, v in headers.items()}
-    )
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What all controls together have said of an exchange so far."""
-
-    findings: list[Finding] = field(default_factory=list)
-    masked: dict[str, int] = field(default_factory=dict)  # recognizer id -> values masked
-    hold: str = ""  # id of the hold that it waited for
-    approvals: list[dict[str, str]] = field(default_factory=list)
-    digests: dict[str, str] = field(default_factory=dict)  # addon -> digest of its rules
-    coverage: dict[str, int] = field(default_factory=dict)  # "answer:text" -> strings read
 
 
 class Exchange:
@@ -279,7 +238,7 @@ class Exchange:
         """Put the refusal in the place of the answer, wherever that stands by now."""
         if self.refusal is None or (self.delivery and self.delivery.started):
             return
-        response, body = self._response(self.refusal)
+        response, body = refusal_response(self.refusal, self.id, self.path)
         self.flow.response = response
         response.raw_content = body
 
@@ -300,7 +259,7 @@ class Exchange:
                 delivery.prepare(self.flow.request.http_version, response)
                 self.delivery = response.stream = delivery
         if self.refusal is not None:
-            made, body = self._response(self.refusal)
+            made, body = refusal_response(self.refusal, self.id, self.path)
             response.status_code, response.reason = made.status_code, made.reason
             response.headers = made.headers
             response.stream = instead(body)
@@ -314,26 +273,12 @@ class Exchange:
         else:
             refusal = self.fault("stream", error)
         self.refuse(refusal)
-        return refusal_event(self.endpoint, refusal)
+        return refusal_event(refusal, self.endpoint)
 
     def fault(self, where: str, error: BaseException) -> Refusal:
         """A control broke: log it for the operator; the caller gets a 503 without details."""
         logger.error("%s failed, exchange %s is refused", where, self.id, exc_info=error)
         return Refusal(503, "gate_fault", "The gateway could not judge this exchange.")
-
-    def _response(self, refusal: Refusal) -> tuple[http.Response, bytes]:
-        dialect = endpoints.dialect_of(self.target)
-        body = json.dumps(dialect.error(refusal.status, refusal.code, refusal.message)).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "Cache-Control": "no-store",
-            "X-Gate-Exchange": self.id,
-            "X-Gate-Rule": refusal.code,
-            **refusal.headers,
-        }
-        response = http.Response.make(refusal.status, b"", headers)
-        response.headers["content-length"] = str(len(body))
-        return response, body
 
     # Telling
 
@@ -396,16 +341,6 @@ class Exchange:
             flow.marked = ":hourglass:"
         elif self.verdict.masked:
             flow.marked = ":see_no_evil:"
-
-
-def refusal_event(endpoint: Endpoint, refusal: Refusal) -> bytes:
-    """The event that ends a stream with an error in the client's dialect."""
-    stream = endpoint.stream
-    if stream is None:
-        return b""
-    error = stream.error or endpoint.dialect.error
-    data = json.dumps(error(refusal.status, refusal.code, refusal.message)).encode()
-    return reader(stream.framing).encode(data, name=endpoint.dialect.error_event)
 
 
 def body_limit() -> int:

@@ -25,8 +25,12 @@ _CONFLICTS = {
     "stickyauth": "one caller's credentials would be sent for another",
     "stickycookie": "one caller's cookies would be sent for another",
 }
-# Switched off, rather than refused, since they are on by default.
-_OFF = ("rawtcp",)
+# mitmproxy's defaults that the gate changes: as it is, and as it has to be.
+_DEFAULTS: dict[str, tuple[Any, Any]] = {
+    "rawtcp": (True, False),  # what is not HTTP would pass unread
+    "connection_strategy": ("eager", "lazy"),  # a refused caller has no business with the server
+    "body_size_limit": (None, BODY_LIMIT),
+}
 _MODES = ("reverse:http://", "reverse:https://", "transparent")
 
 
@@ -95,9 +99,11 @@ def conflicts(updated: Any) -> list[str]:
 
 def settle() -> None:
     """Set what the gate needs of mitmproxy's options where the operator has not."""
-    changes: dict[str, Any] = {name: False for name in _OFF if getattr(ctx.options, name, False)}
     # An option belongs to the addon that brings it, and in a test that addon may not be there.
-    if getattr(ctx.options, "body_size_limit", BODY_LIMIT) is None:
-        changes["body_size_limit"] = BODY_LIMIT
+    changes = {
+        name: wanted
+        for name, (default, wanted) in _DEFAULTS.items()
+        if getattr(ctx.options, name, wanted) == default
+    }
     if changes:
         ctx.options.update(**changes)

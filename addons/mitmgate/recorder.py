@@ -11,7 +11,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Recorder(GateAddon):
 
     def __init__(self) -> None:
         self._file = RuleFile(read)
+        self._state = Path()
         self._archive: Archive | None = None
         self._writer = ThreadPoolExecutor(1, "recorder")
         self._upkeep: asyncio.Task[None] | None = None
@@ -61,20 +62,35 @@ class Recorder(GateAddon):
         if not updated & {"gate_rules", "gate_state"}:
             return
         self._file.load(options.rules("recorder"))
-        rules, state = self._file.rules, options.state()
+        self._state = options.state()
         try:
-            if self._archive:
-                self._archive.close()
-            self._archive = Archive(state, rules)
+            self._writer.submit(self._open, self._file.rules).result()
+            assert self._archive is not None
             for note in self._archive.recover(_interrupted):
                 logger.log(ALERT, "%s", note)
         except (RecordingError, ValueError) as e:
             raise exceptions.OptionsError(f"recorder: {e}") from None
+
+    def _open(self, rules: RecorderFile) -> None:
+        """Begin to write as `rules` say, in the writer's thread. Nothing is written if it fails."""
+        archive, self._archive = self._archive, None
+        if archive:
+            archive.close()
+        self._archive = Archive(self._state, rules)
         if not rules.refuses_unrecorded:
             logger.log(ALERT, "unsafe_required is off: what cannot be recorded passes unrecorded")
 
+    def _reopen(self) -> None:
+        """The rules have changed while the gate runs."""
+
+        def tell(opening: Future[None]) -> None:
+            if error := opening.exception():
+                logger.log(ALERT, "recorder: %s; nothing passes until it can record", error)
+
+        self._writer.submit(self._open, self._file.rules).add_done_callback(tell)
+
     def running(self) -> None:
-        self._file.watch()
+        self._file.watch(self._reopen)
         self._upkeep = asyncio.create_task(self._maintain(), name="recorder upkeep")
 
     def done(self) -> None:
@@ -109,11 +125,13 @@ class Recorder(GateAddon):
         await self._write(lambda archive: archive.settle(exchange.id, data, fields))
 
     async def _write(self, work: Callable[[Archive], None]) -> None:
-        archive = self._archive
-        if archive is None:
-            deny(503, "recording_failed", "The gateway cannot record this exchange.")
+        def write() -> None:
+            if self._archive is None:
+                raise RecordingError(self._state, "the recorder could not begin to write")
+            work(self._archive)
+
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, work, archive)
+            await asyncio.get_running_loop().run_in_executor(self._writer, write)
         except RecordingError as e:
             logger.log(ALERT, "not recorded: %s", e)
             if self._file.rules.refuses_unrecorded:

@@ -66,7 +66,6 @@ def baseline(tokens: Tokens, upstream: str, directory: Path, key: str = UPSTREAM
         },
         "approval": {
             "schema": 1,
-            "approvers": {"who": {"groups": ["approvers"]}},
             "ttl": "5m",
             "hold": "20s",
             "rules": [

@@ -286,3 +286,23 @@ async def test_the_recording_opens_in_mitmweb_with_markers_and_comments(
             assert "You can reach Jane Doe at [EMAIL] or on [PHONE]." in view["text"]
             page = f"/flows/{shown[1]['id']}/request/content/auto.json"
             assert "export the weights" in (await ui.get(page)).json()["text"]
+
+
+async def test_new_recorder_rules_take_effect_while_running(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens
+) -> None:
+    gate = start_gate()
+    async with gate.client(tokens.mint()) as client:
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+        under_way = asyncio.create_task(client.post(CHAT, json=said("standin: slow=2")))
+        await standin.wait_seen(lambda seen: b"slow=2" in seen.body)
+        gate.write_rules(recorder="schema: 1\ndirectory: elsewhere\n")
+        await gate.logged(r"recorder\.yaml is in force")
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+        assert (await under_way).status_code == 200
+    gate.stop()
+    assert len(entries(gate)) == 1
+    (ledger_file,) = (gate.state / "elsewhere").glob("*.jsonl")
+    assert ledger_file.read_text().count('"kind":"entry"') == 2
+    assert ledger.verify(gate.state / "elsewhere").ok
+    assert not list((gate.state / "journal").rglob("*.flow"))

@@ -26,6 +26,7 @@ def test_defaults(tmp_path):
     file = read(tmp_path, GOOD)
     assert (file.quorum, file.ttl, file.hold) == (1, 900.0, 50.0)
     assert file.rules[0].action == "hold"
+    assert file.approvers
     assert file.approvers.who.matches(
         Principal("company-idp", "ann", groups=frozenset(["model-approvers"]))
     )
@@ -50,7 +51,7 @@ def test_all_given(tmp_path):
         (("schema: 1", "schema: 2"), 1, "schema"),
         (("groups: [model-approvers]", "grups: [x]"), 2, "approvers.who.grups: unknown key"),
         (("issuer: company-idp, groups: [model-approvers]", ""), 2, "names nobody"),
-        (("approvers:", "approver:"), 1, "approvers: is missing"),
+        (("approvers:", "approver:"), 2, "approver: unknown key"),
     ],
 )
 def test_refused(tmp_path, change, line, message):

@@ -1,6 +1,6 @@
 """The starter pack: it loads, leaves ordinary traffic alone, and sees through disguises."""
 
-# ruff: noqa: RUF001 - look-alikes are the subject
+
 
 import base64
 from pathlib import Path

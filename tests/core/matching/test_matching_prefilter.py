@@ -1,6 +1,6 @@
 """The prefilter may say maybe too often, never too seldom."""
 
-# ruff: noqa: RUF001 - look-alikes are the subject
+
 
 import string
 import sys

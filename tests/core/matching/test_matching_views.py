@@ -1,6 +1,6 @@
 """Views: what a dressed-up text is read as, and what is left alone."""
 
-# ruff: noqa: RUF001 - look-alikes are the subject
+
 
 import base64
 

@@ -9,7 +9,7 @@ import pydantic
 
 from mitmgate.core.principal import Who
 from mitmgate.core.rules import Duration, Listed, Model, RuleFile
-from mitmgate.core.rules.rule import Rule
+from mitmgate.core.rules.rule import Rule, Where
 
 
 class Approvers(Model):
@@ -29,16 +29,26 @@ class HoldRule(Rule):
 
     action: Annotated[Literal["hold"], pydantic.BeforeValidator(_is_hold)]
 
+    @pydantic.field_validator("where")
+    @classmethod
+    def _is_asked(cls, where: frozenset[Where]) -> frozenset[Where]:
+        if "answer" in where:
+            raise ValueError("only requests are held, so a hold rule cannot look at answers")
+        return where
+
 
 class ApprovalFile(RuleFile):
     """approval.yaml.
+
+    `approvers` is not consulted yet: it is for people who sign in, and so far decisions come from
+    whoever may write the gate's state directory or use mitmproxy's interface.
 
     `quorum` distinct people have to approve, never the requester. `ttl` (seconds) is how long a
     request and its approval live; `hold` (seconds, 0 for not at all) how long its connection is
     kept waiting.
     """
 
-    approvers: Approvers
+    approvers: Approvers | None = None
     quorum: Annotated[int, pydantic.Field(ge=1)] = 1
     ttl: Annotated[Duration, pydantic.Field(gt=0)] = 900.0
     hold: Annotated[Duration, pydantic.Field(ge=0)] = 50.0

@@ -53,9 +53,10 @@ class RecorderFile(RuleFile):
     """recorder.yaml.
 
     `directory` is below the gate's state directory. `prompts` says whether request text is kept as
-    sent or masked; `scrub` names headers (in lower case) to leave out beside those that carry
-    credentials; `fsync` is for recordings, the journal is always synced. What is not recorded is
-    refused, unless `unsafe_required: false` says otherwise.
+    sent or as the model got it; `scrub` names headers (in lower case) to leave out beside those
+    that carry credentials. `fsync` is how soon files are forced to the disk: `interval` within a
+    second, the journal only by `always`. What is not recorded is refused, unless
+    `unsafe_required: false` says otherwise.
     """
 
     directory: Annotated[str, pydantic.AfterValidator(_inside)] = "recordings"

@@ -38,7 +38,7 @@ class Recognizer(Model):
     validate_with: Annotated[str | None, pydantic.Field(alias="validate")] = None
     replace: Replacement
     tail: Tail | None = None
-    max_len: Annotated[int | None, pydantic.Field(ge=1, le=4096)] = None
+    max_len: Annotated[int | None, pydantic.Field(ge=1, le=2000)] = None
     tests: Tests
     falsepositives: Listed[str] = ()
     references: Listed[str] = ()

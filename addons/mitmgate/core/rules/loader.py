@@ -78,7 +78,7 @@ def load[F: RuleFile](path: Path, model: type[F]) -> Loaded[F]:
 
 def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
     lines: dict[Location, int] = {}
-    duplicates: list[Problem] = []
+    found: list[Problem] = []
 
     def build(node: yaml.Node, location: Location) -> object:
         lines.setdefault(location, node.start_mark.line + 1)
@@ -87,14 +87,17 @@ def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, object] = {}
             for key_node, value in node.value:
+                line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    found.append(Problem(path, line, _dotted(location), "a key is one word"))
+                    continue
                 key = str(key_node.value)
                 here = (*location, key)
                 if key in mapping:
-                    line = key_node.start_mark.line + 1
                     message = f"stands twice; first at line {lines[here]}"
-                    duplicates.append(Problem(path, line, _dotted(here), message))
+                    found.append(Problem(path, line, _dotted(here), message))
                     continue
-                lines[here] = key_node.start_mark.line + 1
+                lines[here] = line
                 mapping[key] = build(value, here)
             return mapping
         return loader.construct_object(node)
@@ -102,9 +105,12 @@ def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
     try:
         loader = yaml.SafeLoader(content)
         try:
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
+            aliases = [e for e in yaml.parse(content) if isinstance(e, yaml.AliasEvent)]
+            if aliases:
+                message = "anchors and aliases are not used in rule files"
+                marks = [alias.start_mark for alias in aliases]
                 raise RuleError(
-                    [Problem(path, 0, "", "anchors and aliases are not used in rule files")]
+                    Problem(path, mark.line + 1 if mark else 0, "", message) for mark in marks
                 )
             node = loader.get_single_node()
             data = build(node, ()) if node else None
@@ -116,8 +122,8 @@ def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
         raise RuleError([Problem(path, line, "", f"not YAML: {e.problem or e.context}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise RuleError([Problem(path, 0, "", f"not YAML: {str(e).splitlines()[0]}")]) from None
-    if duplicates:
-        raise RuleError(duplicates)
+    if found:
+        raise RuleError(found)
     return data, lines
 
 

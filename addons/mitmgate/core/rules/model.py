@@ -62,7 +62,14 @@ def _size(value: object) -> int:
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise ValueError("a path is a string")
-    return _directory.get() / Path(value).expanduser()
+    return _directory.get() / _home(value)
+
+
+def _home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # nobody has this name
+        raise ValueError(f"{path} is in no home directory") from None
 
 
 def _id(value: object) -> str:
@@ -105,18 +112,15 @@ class Reference:
             if name not in os.environ:
                 raise ValueError(f"the environment variable {name} is not set")
             return os.environ[name]
-        path = self._directory / Path(name).expanduser()
+        path = self._directory / _home(name)
         try:
             return path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as e:
             raise ValueError(f"cannot read the file {path}: {_reason(e)}") from None
 
     def __repr__(self) -> str:
-        return (
-            f"Reference({self._template!r})"
-            if self._PLACE.search(self._template)
-            else "Reference('...')"
-        )
+        places = [place[0] for place in self._PLACE.finditer(self._template)]
+        return f"Reference({' '.join(places) or '...'!r})"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:

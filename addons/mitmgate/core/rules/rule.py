@@ -9,7 +9,7 @@ import pydantic
 from mitmgate.core.principal import Who
 from mitmgate.core.rules.model import Id, Listed, Model
 
-Action = Literal["log", "mask", "hold", "deny"]
+Action = Literal["log", "hold", "deny"]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 Status = Literal["experimental", "stable", "deprecated"]
 Where = Literal["prompt", "system", "tools", "tool_calls", "tool_results", "answer", "path"]
@@ -19,8 +19,10 @@ REQUEST_TEXT: frozenset[Where] = frozenset(
 )
 
 
-def _frozenset(value: object) -> object:
-    return frozenset(value) if isinstance(value, list) and value else value
+def _parts(value: object) -> object:
+    if value == []:
+        raise ValueError("names no part; leave it out for all request text")
+    return frozenset(value) if isinstance(value, list) else value
 
 
 class Tests(Model):
@@ -43,7 +45,7 @@ class Rule(Model):
     action: Action
     severity: Severity = "medium"
     status: Status = "stable"
-    where: Annotated[frozenset[Where], pydantic.BeforeValidator(_frozenset)] = REQUEST_TEXT
+    where: Annotated[frozenset[Where], pydantic.BeforeValidator(_parts)] = REQUEST_TEXT
     keywords: Listed[str] = ()
     match: Annotated[str, pydantic.Field(min_length=1, max_length=2000)]
     unless: Listed[Who] = ()
