@@ -116,9 +116,9 @@ class Approval(GateAddon):
         principal = exchange.principal
         assert principal is not None  # identity stands before
         rules = sorted({finding.rule.id for finding in risky})
-        digest = holds.digest(
-            principal.name, exchange.method, exchange.target, exchange.sent, rules
-        )
+        bound = (principal.name, exchange.method, exchange.target, exchange.sent, rules)
+        digest = await off_loop(lambda: holds.digest(*bound), len(exchange.sent))
+        judged = _shape(flow)
         try:
             hold, _ = await self._in_store(
                 HoldStore.open,
@@ -136,6 +136,8 @@ class Approval(GateAddon):
             exchange.verdict.hold = hold.id
             if hold.state == "pending":
                 hold = await self._wait(flow, exchange, hold, file.hold)
+            if _shape(flow) != judged:
+                deny(409, "request_edited", "The request was changed while it waited.")
             if hold.state == "approved":
                 hold = await self._in_store(HoldStore.consume, digest, principal.name)
         except holds.HoldLimit as e:
@@ -266,6 +268,13 @@ def describe(hold: Hold) -> str:
         f"{hold.id} {hold.state} {hold.principal} {hold.operation} {hold.model} "
         f"[{', '.join(hold.rules)}] {left}s left"
     )
+
+
+def _shape(flow: http.HTTPFlow) -> tuple[object, ...]:
+    """What of a request reaches the model server; mitmweb lets people edit a flow that waits."""
+    request = flow.request
+    where = (request.scheme, request.host, request.port, request.method, request.path)
+    return (*where, request.headers.fields, request.raw_content)
 
 
 def _keep_decisions(exchange: Exchange, hold: Hold) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import pydantic
 from mitmproxy import addonmanager, http
+from mitmproxy.http import Headers
 
 from mitmgate import options
 from mitmgate.core.rules import Id, Listed, Model, Reference, load
 from mitmgate.core.rules import RuleFile as Envelope
-from mitmgate.exchange import Exchange
+from mitmgate.exchange import Exchange, key_echoed
 from mitmgate.guard import GateAddon, deny
 from mitmgate.rulefile import RuleFile
 
@@ -104,15 +106,89 @@ class Credentials(GateAddon):
         if not value.isprintable() or not value.isascii():
             logger.error("the credential %s has characters that no header may have", upstream.id)
             deny(503, "credential_invalid", "The gateway has no credential for the model server.")
-        flow.request.headers[upstream.header] = value
+        exchange.secret = max(value.split(), key=len, default="")
+        flow.request.headers.pop(upstream.header, None)
+        if flow.request.scheme == "http":
+            line = (upstream.header.encode(), value.encode())
+            flow.request.headers = _Sealed(flow.request.headers.fields, line)
+        else:
+            # Over TLS the server may choose HTTP/2, which mitmproxy writes from the fields.
+            flow.request.headers[upstream.header] = value
         self._injected[flow] = upstream.header
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         self._take_out(flow)
+        exchange = Exchange.of(flow)
+        if exchange.secret and exchange.refusal is None:
+            exchange.check_head()
+            if exchange.streams:
+                exchange.filters.append(_Watch(exchange.secret))
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        await Exchange.of(flow).check_secret()
 
     def error(self, flow: http.HTTPFlow) -> None:
         self._take_out(flow)
 
     def _take_out(self, flow: http.HTTPFlow) -> None:
         if header := self._injected.pop(flow, None):
+            flow.request.headers = Headers(flow.request.headers.fields)
             flow.request.headers.pop(header, None)
+
+
+class _Sealed(Headers):
+    """Headers with one line more on the wire than anybody sees in the flow.
+
+    mitmproxy writes an HTTP/1 head from `bytes(headers)`; interfaces, copies, dumps and backups
+    are made from the fields, which do not have it.
+    """
+
+    def __init__(
+        self,
+        fields: Iterable[tuple[bytes, bytes]] = (),
+        line: tuple[bytes, bytes] | None = None,
+        **headers: str,
+    ) -> None:
+        super().__init__(fields, **headers)
+        self._line = line
+
+    def __bytes__(self) -> bytes:
+        return bytes(super().__bytes__()) + (b"%b: %b\r\n" % self._line if self._line else b"")
+
+
+class _Watch:
+    """Ends a stream in which the model server says the key back."""
+
+    masks = False
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def channel(self) -> _Channel:
+        return _Channel(self)
+
+    def whole(self, text: str) -> str:
+        if self._secret in text:
+            raise key_echoed()
+        return text
+
+    def held(self, text: str) -> int:
+        """How much of the end of `text` could be the beginning of the key."""
+        longest = min(len(text), len(self._secret) - 1)
+        return next((n for n in range(longest, 0, -1) if text.endswith(self._secret[:n])), 0)
+
+
+class _Channel:
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+        self._rest = ""
+
+    def feed(self, text: str) -> str:
+        text = self._watch.whole(self._rest + text)
+        cut = len(text) - self._watch.held(text)
+        self._rest = text[cut:]
+        return text[:cut]
+
+    def finish(self) -> str:
+        rest, self._rest = self._rest, ""
+        return rest

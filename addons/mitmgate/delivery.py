@@ -7,6 +7,7 @@ caught here: the stream then ends with the dialect's error event, and the rest i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from mitmproxy import http
 
@@ -14,6 +15,9 @@ from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import decoder
 from mitmgate.core.wire.media import form
 from mitmgate.core.wire.stream import EventStream, Filter, StreamError, TextStream
+
+# What is delivered is kept until it is recorded, so a stream cannot go on for ever.
+CAPTURED = 64 << 20
 
 
 class Delivery:
@@ -25,7 +29,7 @@ class Delivery:
     def __init__(
         self,
         response: http.Response,
-        endpoint: Endpoint,
+        endpoint: Endpoint | None,
         filters: Sequence[Filter],
         limit: int,
         fault: Callable[[Exception], bytes],
@@ -33,15 +37,18 @@ class Delivery:
         kind = form(response.headers.get("content-type", ""))
         # The bound is on one event, not on a stream, which may run for hours.
         self._decoder = decoder(response.headers.get("content-encoding", ""), limit << 10)
-        self._stream: EventStream | TextStream
-        if kind == "text":
+        self._stream: EventStream | TextStream | _Unread
+        if not filters:
+            self._stream = _Unread()
+        elif kind == "text":
             self._stream = TextStream(filters)
-        elif endpoint.stream and endpoint.stream.framing == kind:
+        elif endpoint and endpoint.stream and endpoint.stream.framing == kind:
             self._stream = EventStream(endpoint.stream, filters)
         else:
-            raise StreamError(f"{endpoint.operation} does not stream {kind}")
+            raise StreamError(f"nothing is known to stream {kind} here")
         self._fault = fault
         self._dead = False
+        self._limit = CAPTURED
         self.started = False
         self.captured = bytearray()  # what the caller was given
 
@@ -69,6 +76,8 @@ class Delivery:
         if self._dead:
             return []
         try:
+            if len(self.captured) > self._limit:
+                raise StreamError(f"the answer is longer than {self._limit >> 20} MB")
             if data:
                 pieces = self._stream.feed(self._decoder.feed(data))
             else:
@@ -80,6 +89,18 @@ class Delivery:
         out = b"".join(pieces)
         self.captured += out
         return [out] if out else []
+
+
+class _Unread:
+    """An answer that nobody wants to read: its bytes as they are."""
+
+    coverage: ClassVar[dict[str, int]] = {}
+
+    def feed(self, data: bytes) -> list[bytes]:
+        return [data]
+
+    def finish(self) -> list[bytes]:
+        return []
 
 
 def instead(body: bytes) -> Callable[[bytes], list[bytes]]:

@@ -13,10 +13,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from mitmproxy import ctx, http
+from mitmproxy import connection, ctx, http
 from mitmproxy.utils import human
 
-from mitmgate import options
+from mitmgate import answerhead, options
 from mitmgate.core.principal import Principal
 from mitmgate.core.wire import endpoints
 from mitmgate.core.wire.answer import AnswerError, read_answer
@@ -33,7 +33,7 @@ from mitmgate.verdict import Verdict
 logger = logging.getLogger(__name__)
 
 # A bigger body is parsed in a thread: the event loop belongs to every caller.
-THREAD_FROM = 256 << 10
+THREAD_FROM = 32 << 10
 
 
 class Exchange:
@@ -57,6 +57,8 @@ class Exchange:
         self.filters: list[Filter] = []
         self.delivery: Delivery | None = None
         self.aborted = False  # the caller went away
+        self.secret = ""  # what of the request may never come back, if something was put in
+        self._sent = False  # the request is on its way to the model server
         self.marks: set[tuple[str, str]] = set()
 
     # Finding one
@@ -76,6 +78,11 @@ class Exchange:
         """A fresh exchange: nothing of an earlier run of the same flow remains."""
         exchange = _exchanges[flow] = Exchange(flow)
         return exchange
+
+    @staticmethod
+    def under_way() -> set[str]:
+        """The ids of all exchanges that have not ended."""
+        return {exchange.id for exchange in _exchanges.values()}
 
     @staticmethod
     def end(flow: http.HTTPFlow) -> None:
@@ -173,6 +180,19 @@ class Exchange:
         self._cover("answer", answer.coverage)
         return answer
 
+    def check_head(self) -> None:
+        """Refuse an answer in whose headers the model server says its key back."""
+        response = self.flow.response
+        if self.secret and response and self.secret.encode() in bytes(response.headers):
+            raise key_echoed()
+
+    async def check_secret(self) -> None:
+        """Refuse a whole answer in which the model server says its key back."""
+        if self.secret and self._sent and self.refusal is None and self.delivery is None:
+            answer = await self.read_answer()
+            if any(self.secret in segment.text for segment in answer.segments("answer")):
+                raise key_echoed()
+
     def replace_answer(self, body: bytes) -> None:
         """Deliver `body` in place of what the model server sent."""
         response = self.flow.response
@@ -196,9 +216,16 @@ class Exchange:
         headers = self.flow.request.headers
         return "upgrade" in headers or "upgrade" in headers.get("connection", "").lower()
 
+    @property
+    def trails(self) -> bool:
+        """Whether trailers are announced, which mitmproxy cannot carry over HTTP/1."""
+        return "trailer" in self.flow.request.headers
+
     def send(self) -> None:
         """The request is judged and goes to the model server: ask for what can be read back."""
+        self._sent = True
         request = self.flow.request
+        request.headers.pop("te", None)
         request.headers["accept-encoding"] = "identity"
         if not request.is_http2:
             request.authority = ""  # an absolute-form target is the caller's word
@@ -211,9 +238,12 @@ class Exchange:
 
     @property
     def streams(self) -> bool:
-        """Whether the answer, whose headers have come, is transformed on its way."""
+        """Whether the answer, whose headers have come, is transformed on its way.
+
+        One that an addon made comes whole, whatever it says it is.
+        """
         response = self.flow.response
-        if response is None or self.refusal is not None:
+        if response is None or self.refusal is not None or not self._sent:
             return False
         kind = form(response.headers.get("content-type", ""))
         chunked_text = kind == "text" and "content-length" not in response.headers
@@ -246,12 +276,12 @@ class Exchange:
         """The answer's headers have come and every addon has seen them: let it flow, or not."""
         response = self.flow.response
         assert response is not None
-        if response.status_code == 101:
-            self.refuse(Refusal(502, "upgrade_refused", "The model server left HTTP."))
+        if self._sent:
+            self._check_head(response)
         if self.streams:
             try:
                 delivery = Delivery(
-                    response, self.endpoint, self.filters, body_limit(), self._fault
+                    response, self._endpoint, self.filters, body_limit(), self._fault
                 )
             except (StreamError, EncodingError) as e:
                 self.refuse(self._unreadable(e))
@@ -264,6 +294,17 @@ class Exchange:
             response.headers = made.headers
             response.stream = instead(body)
 
+    def _check_head(self, response: http.Response) -> None:
+        """Only what callers may see of the head of an answer passes."""
+        if response.status_code < 200:
+            # mitmproxy takes an interim answer for the last one and would give the real one to
+            # whoever asks next on that connection.
+            self.flow.server_conn.state = connection.ConnectionState.CLOSED
+            self.refuse(Refusal(502, "interim_answer", "The model server sent an interim answer."))
+        if "trailer" in response.headers:
+            self.refuse(Refusal(502, "trailers_refused", "The model server announced trailers."))
+        answerhead.trim(response)
+
     def _fault(self, error: Exception) -> bytes:
         """A stream failed after its headers were out: the event that says so."""
         if isinstance(error, Refusal):
@@ -273,7 +314,7 @@ class Exchange:
         else:
             refusal = self.fault("stream", error)
         self.refuse(refusal)
-        return refusal_event(refusal, self.endpoint)
+        return refusal_event(refusal, self._endpoint)
 
     def fault(self, where: str, error: BaseException) -> Refusal:
         """A control broke: log it for the operator; the caller gets a 503 without details."""
@@ -341,6 +382,11 @@ class Exchange:
             flow.marked = ":hourglass:"
         elif self.verdict.masked:
             flow.marked = ":see_no_evil:"
+
+
+def key_echoed() -> Refusal:
+    """The model server has answered with the very key that was sent to it."""
+    return Refusal(502, "key_echoed", "The model server's answer held what callers may not see.")
 
 
 def body_limit() -> int:

@@ -9,7 +9,7 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 
 # mitmproxy reads this one for requests and for answers that do not stream.
-BODY_LIMIT = "32m"
+BODY_LIMIT = "16m"
 
 # Options with which traffic passes the addons, or is changed behind them.
 _CONFLICTS = {
@@ -22,6 +22,8 @@ _CONFLICTS = {
     "map_local": "answers would come from files that nothing has masked",
     "modify_body": "bodies would change after the rules have read them",
     "modify_headers": "headers, credentials among them, would change after the gate has set them",
+    "intercept": "a request could be edited after the rules have read it; hold rules hold requests",
+    "upstream_auth": "a credential would be sent that the gate has not chosen",
     "stickyauth": "one caller's credentials would be sent for another",
     "stickycookie": "one caller's cookies would be sent for another",
 }
@@ -87,7 +89,7 @@ def conflicts(updated: Any) -> list[str]:
         for name, reason in _CONFLICTS.items()
         if name in updated and getattr(ctx.options, name, None)
     ]
-    if "mode" in updated and getattr(ctx.options, "server", False):
+    if {"mode", "server"} & set(updated) and getattr(ctx.options, "server", False):
         found += [
             f"the gate does not guard mode {mode!r}: "
             "use --mode reverse:http://HOST:PORT, reverse:https://HOST:PORT or transparent"

@@ -24,7 +24,7 @@ from mitmgate.core.ledger import Archive, RecorderFile, RecordingError
 from mitmgate.core.rules import load
 from mitmgate.core.tokens import CREDENTIAL_HEADERS
 from mitmgate.exchange import Exchange
-from mitmgate.guard import GateAddon, deny
+from mitmgate.guard import GateAddon, Refusal, deny
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Recorder(GateAddon):
         try:
             self._writer.submit(self._open, self._file.rules).result()
             assert self._archive is not None
-            for note in self._archive.recover(_interrupted):
+            for note in self._archive.recover(_interrupted, Exchange.under_way()):
                 logger.log(ALERT, "%s", note)
         except (RecordingError, ValueError) as e:
             raise exceptions.OptionsError(f"recorder: {e}") from None
@@ -112,7 +112,13 @@ class Recorder(GateAddon):
         await self._write(lambda archive: archive.admit(exchange.id, data))
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        await self._settle(flow, Exchange.of(flow))
+        exchange = Exchange.of(flow)
+        try:
+            await exchange.check_secret()
+        except Refusal as e:
+            exchange.refuse(e)
+            exchange.answer_refusal()
+        await self._settle(flow, exchange)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -157,11 +163,15 @@ class Recorder(GateAddon):
             request["content"] = exchange.sent
         elif exchange.prompt is None and exchange.principal is None and exchange.refusal:
             # Nobody's bytes: whoever has no token must not be able to fill the disk.
-            request["content"] = b""
+            request["content"], request["headers"] = b"", ()
+            request["path"] = request["path"][:200]
         if response:
             response["headers"] = _scrubbed(flow.response.headers, scrub)  # type: ignore[union-attr]
             if exchange.delivery:
                 response["content"] = bytes(exchange.delivery.captured)
+        if state["error"] and exchange.secret:  # mitmproxy quotes what the server sent
+            message = state["error"]["msg"].replace(exchange.secret, "[KEY]")
+            state["error"]["msg"] = message
         return tnetstring.dumps(state)
 
 

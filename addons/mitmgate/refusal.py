@@ -59,10 +59,10 @@ def refusal_response(refusal: Refusal, exchange: str, path: str) -> tuple[http.R
     return response, body
 
 
-def refusal_event(refusal: Refusal, endpoint: Endpoint) -> bytes:
+def refusal_event(refusal: Refusal, endpoint: Endpoint | None) -> bytes:
     """The event that ends a stream with an error; nothing where a stream has no events."""
-    stream = endpoint.stream
-    if stream is None:
+    stream = endpoint.stream if endpoint else None
+    if endpoint is None or stream is None:
         return b""
     error = stream.error or endpoint.dialect.error
     data = json.dumps(error(refusal.status, refusal.code, refusal.message)).encode()

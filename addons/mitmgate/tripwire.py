@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from mitmproxy import addonmanager, ctx, exceptions, http
 from mitmproxy.log import ALERT
 
-from mitmgate import options
+from mitmgate import errorpage, options
 from mitmgate.exchange import Exchange
 from mitmgate.refusal import Refusal
 
@@ -59,6 +59,7 @@ class Tripwire:
             for sentence in options.conflicts(ctx.options.keys()):
                 logger.error("%s", sentence)
             options.settle()
+            errorpage.install()
         self._armed[addon.name] = addon
         self._closed.pop(addon.name, None)
 
@@ -102,11 +103,19 @@ class Tripwire:
             exchange.send()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        if exchange := self._check(flow, "responseheaders"):
+        exchange = self._check(flow, "responseheaders")
+        if exchange is None:
+            return
+        try:
+            exchange.open_answer()
+        except Exception as e:
+            exchange.refuse(exchange.fault(self.name, e))
             exchange.open_answer()
 
     def response(self, flow: http.HTTPFlow) -> None:
         if exchange := self._check(flow, "response"):
+            if flow.response:
+                flow.response.trailers = None  # nobody reads them
             exchange.publish()
             Exchange.end(flow)
 
@@ -123,6 +132,8 @@ class Tripwire:
             exchange = Exchange.begin(flow)
         if exchange.refusal is None and event == "requestheaders" and exchange.upgrades:
             exchange.refuse(Refusal(400, "upgrade_refused", "Protocol upgrades are not accepted."))
+        if exchange.refusal is None and event == "requestheaders" and exchange.trails:
+            exchange.refuse(Refusal(400, "trailers_refused", "Trailers are not accepted."))
         if exchange.refusal is None and (reason := self.closed or self._skipped(exchange, event)):
             logger.log(ALERT, "exchange %s is refused: %s", exchange.id, reason)
             exchange.refuse(Refusal(503, "gate_closed", "The gateway is closed."))

@@ -6,7 +6,7 @@ exchange is over. All calls come from one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 from mitmgate.core.ledger.file import RecorderFile
@@ -37,15 +37,17 @@ class Archive:
             signer=signer,
         )
 
-    def recover(self, close: Close) -> Iterator[str]:
+    def recover(self, close: Close, alive: Container[str] = ()) -> Iterator[str]:
         """Record what dead workers left, as `close` makes it: the flow and its ledger fields.
+
+        `alive` are exchanges of this process that are still under way.
 
         Yields sentences for the operator. Raises `RecordingError`.
         """
         yield from self._recording.notes
         for slot in abandoned(self._journals):
             yield from recover(self._directory, slot.name, self._signer).notes
-        left = list(self._journal.leftovers())
+        left = [each for each in self._journal.leftovers() if each.exchange not in alive]
         done = recorded(self._directory, (each.exchange for each in left), _oldest(left))
         for leftover in left:
             if leftover.whole and leftover.exchange not in done:
