@@ -72,6 +72,11 @@ def authorizer():
         (STRANGER, "chat", "llama-3", "operation_not_granted"),
         (AGENT, "chat", "llama-secret", "denied_by_grant"),
         (CLINIC, "chat", "Llama-SECRET", "denied_by_grant"),  # a deny ignores case
+        # ... and what Ollama reads as the same model
+        (CLINIC, "chat", "llama-secret:latest", "denied_by_grant"),
+        (CLINIC, "chat", "library/llama-secret", "denied_by_grant"),
+        (CLINIC, "chat", "registry.ollama.ai/library/llama-secret:latest", "denied_by_grant"),
+        (CLINIC, "chat", " ./llama-secret", "denied_by_grant"),
         (CLINIC, "rerank", None, "denied_by_grant"),
         (CLINIC, "rerank-v2", "llama-3", "denied_by_grant"),
         (STRANGER, "chat", "llama-secret", "denied_by_grant"),

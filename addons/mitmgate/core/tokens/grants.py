@@ -1,7 +1,7 @@
 """What a verified caller may do. Deny by default; a matching deny wins over every allow.
 
-Names are compared with shell globs. An allow is case-sensitive; a deny is not, since a server
-that ignores case would otherwise be a way around it.
+Names are compared with shell globs. An allow is compared as it stands; a deny without case and also
+without registry and tag, since a server that ignores those would otherwise be a way around it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,14 @@ def _allows_model(grant: Grant, model: str | None) -> bool:
 def _denies_model(grant: Grant, model: str | None) -> bool:
     if not model:
         return model == "" or "*" in grant.models
-    return _any_glob((glob.casefold() for glob in grant.models), model.casefold())
+    globs = [glob.casefold() for glob in grant.models]
+    return any(_any_glob(globs, name) for name in _names(model.casefold()))
+
+
+def _names(model: str) -> set[str]:
+    """What a server may take `model` for: Ollama reads `host/library/m:latest` as `m`."""
+    last = model.strip().rpartition("/")[2]
+    return {model, model.partition(":")[0], last, last.partition(":")[0]}
 
 
 def _any_glob(globs: Iterable[str], value: str) -> bool:
