@@ -42,6 +42,8 @@ def main() -> None:
     params.api_keys = [options.key] if options.key else []
     params.n_ctx = 4096
     params.n_parallel = 2
+    # Threads that spin for each other are slowest of all on a machine that does other work too.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.use_jinja = True
     params.endpoint_metrics = True
     params.verbosity = 0
