@@ -1,7 +1,5 @@
 """The starter pack: it loads, leaves ordinary traffic alone, and sees through disguises."""
 
-
-
 import base64
 from pathlib import Path
 
@@ -9,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitmgate.core.matching import Matcher, compile
-from mitmgate.core.rules import Listed, RuleFile, load
+from mitmgate.core.matching import Matcher, compile, compiler
+from mitmgate.core.rules import Listed, RuleError, RuleFile, load
 from mitmgate.core.rules.rule import Rule, Where
 from mitmgate.core.wire.segment import Segment
 
@@ -56,6 +54,17 @@ def test_every_rule_says_what_an_operator_needs():
     assert [r.id for r in MATCHER.rules if not (r.falsepositives and r.references)] == []
     assert {r.action for r in MATCHER.rules} == {"deny"}
     assert [r.id for r in MATCHER.rules if r.status == "experimental"] == ["role-token-inject"]
+
+
+@pytest.mark.parametrize("rule", MATCHER.rules, ids=lambda rule: rule.id)
+def test_a_rule_that_is_broken_fails_its_own_tests(rule: Rule, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiler, "witness", lambda *args: None)  # takes long and is not the point
+    for broken in (f"(?!)(?:{rule.match})", rf"{rule.match}|\w"):
+        with pytest.raises(RuleError) as caught:
+            compile(LOADED, [rule.model_copy(update={"match": broken})], ("rules",))
+        wrong = "should match and does not" if broken.startswith("(?!)") else "should pass"
+        tests = [p for p in caught.value.problems if wrong in p.message]
+        assert len(tests) == len(caught.value.problems) > 0
 
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202e\u2066\u180e\ufe0f"

@@ -57,7 +57,7 @@ def test_long_texts_are_given_more_time(monkeypatch: pytest.MonkeyPatch):
     limits = []
 
     class Pattern:
-        def search(self, text: str, timeout: float, concurrent: bool) -> None:
+        def search(self, *at: object, timeout: float, concurrent: bool) -> None:
             limits.append((timeout, concurrent))
 
     search(Pattern(), "x" * 10)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def test_a_timeout_that_other_threads_caused_is_tried_again():
     answers: list[object] = [TimeoutError(), TimeoutError(), None]
 
     class Pattern:
-        def search(self, text: str, timeout: float, concurrent: bool) -> None:
+        def search(self, *at: object, timeout: float, concurrent: bool) -> None:
             if isinstance(answer := answers.pop(0), Exception):
                 raise answer  # at once: this thread has used no time
 

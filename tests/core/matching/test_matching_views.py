@@ -1,7 +1,5 @@
 """Views: what a dressed-up text is read as, and what is left alone."""
 
-
-
 import base64
 
 import pytest

@@ -16,6 +16,7 @@ from mitmgate.core.matching.matcher import Matcher, Pattern
 from mitmgate.core.matching.probe import shorten, witness
 from mitmgate.core.matching.superset import superset
 from mitmgate.core.matching.syntax import compile_pattern, parse
+from mitmgate.core.matching.window import reach
 from mitmgate.core.rules.loader import Loaded, Location, Problem, RuleError
 from mitmgate.core.rules.rule import Rule
 from mitmgate.core.wire.segment import Segment
@@ -81,7 +82,7 @@ def _pattern(rule: Rule) -> Pattern:
     tree = parse(rule.match)
     if (text := witness(compiled, tree)) is not None:
         raise ValueError(f"backtracks for too long on {shorten(text)}; bound its repeats")
-    return Pattern(rule, compiled, superset(tree))
+    return Pattern(rule, compiled, superset(tree), reach(tree))
 
 
 def _failed_tests(

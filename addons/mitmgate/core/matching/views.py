@@ -9,15 +9,13 @@ not.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from importlib import resources
 
 import regex
 
 from mitmgate.core.matching.decoding import decode
-
-type View = Callable[[str], Iterable[str]]
 
 ROUNDS = 2  # of decoding: base64 in base64 is read, a third layer is not
 MANY = 32  # from so many different characters on, one translate() beats a replace() for each
@@ -27,82 +25,92 @@ _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cs}\x80-\
 _CONTROLS = bytes(c for c in (*range(32), 127) if c not in b"\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _TAG = regex.compile("[\U000e0020-\U000e007e]")
 _TAGS = {0xE0000 + c: c for c in range(0x20, 0x7F)}  # invisible twins of ASCII, which models read
-
-
-def raw(text: str) -> tuple[str]:
-    """The text itself."""
-    return (text,)
-
-
-def normalised(text: str) -> Iterator[str]:
-    """The text as a reader would see it, whitespace squeezed; if it is not ASCII, then again with
-    ASCII for its look-alikes, then again without accents.
-
-    ASCII text costs a few microseconds per KB; any other about ten times that.
-    """
-    yield _squeeze(clean(text))
-    if not text.isascii():
-        folded = fold(text)
-        yield _squeeze(folded)
-        if not folded.isascii():
-            yield _squeeze(fold(_replace(unicodedata.normalize("NFKD", folded), _unmarked)))
-
-
-def decoded(text: str) -> Iterator[str]:
-    """The text with what is encoded in it decoded in place, up to `ROUNDS` times over."""
-    encoded = fold(text)
-    if not text.isascii() and _TAG.search(text):
-        shown = text.translate(_TAGS)
-        yield from normalised(shown)
-        encoded = fold(shown)
-    for _ in range(ROUNDS):
-        plain = decode(encoded)
-        if plain == encoded:
-            return
-        if not plain.isascii():
-            yield plain
-        yield from normalised(plain)
-        encoded = fold(plain)
-
-
-VIEWS: tuple[tuple[str, View], ...] = (
-    ("raw", raw),
-    ("normalised", normalised),
-    ("decoded", decoded),
-)
+_ASCII = bytes(range(128))
+_BLANKS = bytes.maketrans(b"\t\n\v\f\r\x1c\x1d\x1e\x1f", b" " * 9)
+_OTHER_BLANKS = [c for c in map(chr, range(128, 0x3001)) if c.isspace()]
 
 
 def views_of(text: str) -> Iterator[tuple[str, str]]:
-    """Every different text to search for `text`, with the name of its view; the raw text first."""
-    seen: set[str] = set()
-    for name, view in VIEWS:
-        for shown in view(text):
-            if shown not in seen:
-                seen.add(shown)
-                yield name, shown
+    """Every different text to search for `text`, with the name of its view; the raw text first.
+
+    What is encoded is decoded in place, up to `ROUNDS` times over. ASCII costs a few microseconds
+    per KB, more if something in it looks encoded; any other text several times that.
+    """
+    yield "raw", text
+    seen = [text]  # few, and comparing costs less than a hash of each
+    for name, shown in _others(text):
+        if shown not in seen:
+            seen.append(shown)
+            yield name, shown
+
+
+def _others(text: str) -> Iterator[tuple[str, str]]:
+    cleaned = clean(text)
+    folded = _latinised(cleaned)
+    for shown in _normalised(cleaned, folded):
+        yield "normalised", shown
+    if not text.isascii() and _TAG.search(text):
+        cleaned = clean(text.translate(_TAGS))
+        folded = _latinised(cleaned)
+        for shown in _normalised(cleaned, folded):
+            yield "decoded", shown
+    for _ in range(ROUNDS):
+        plain = decode(folded)
+        if plain == folded:
+            return
+        if not plain.isascii():
+            yield "decoded", plain
+        cleaned = clean(plain)
+        folded = _latinised(cleaned)
+        for shown in _normalised(cleaned, folded):
+            yield "decoded", shown
+
+
+def _normalised(cleaned: str, folded: str) -> Iterator[str]:
+    """The text as a reader would see it, whitespace squeezed; if it is not ASCII, then again with
+    ASCII for its look-alikes, then again without accents.
+    """
+    yield _squeeze(cleaned)
+    if folded != cleaned:
+        yield _squeeze(folded)
+    if not folded.isascii():
+        yield _squeeze(fold(_replace(unicodedata.normalize("NFKD", folded), _unmarked)))
 
 
 def clean(text: str) -> str:
     """`text` in NFKC and without what cannot be seen; digits of any script are ASCII."""
     if not text.isascii():
         text = _replace(unicodedata.normalize("NFKC", text), _cleaned)
-    if not text.isascii():
-        return text
-    return text.encode("ascii").translate(None, _CONTROLS).decode("ascii")
+    data = text.encode("utf-8", "surrogatepass")
+    visible = data.translate(None, _CONTROLS)
+    return text if len(visible) == len(data) else visible.decode("utf-8", "surrogatepass")
 
 
 def fold(text: str) -> str:
     """`clean(text)` with every character that looks like an ASCII one replaced by that."""
-    text = clean(text)
-    return text if text.isascii() else _replace(text, _lookalikes().get)
+    return _latinised(clean(text))
+
+
+def _latinised(cleaned: str) -> str:
+    return cleaned if cleaned.isascii() else _replace(cleaned, _lookalikes().get)
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(text.split())
+    """`" ".join(text.split())`, without making a string of every word."""
+    if not text.isascii() and any(blank in text for blank in _OTHER_BLANKS):
+        return " ".join(text.split())
+    data = text.encode("utf-8", "surrogatepass").translate(_BLANKS)
+    if b"  " in data or data[:1] == b" " or data[-1:] == b" ":
+        parts = map(bytes.strip, data.split(b"  "))
+        data = b" ".join([part for part in parts if part])
+    return data.decode("utf-8", "surrogatepass")
 
 
 def _replace(text: str, replacement: Callable[[str], str | None]) -> str:
-    changes = {c: new for c in set(text) if (new := replacement(c)) is not None}
+    """`text` with its characters beyond ASCII replaced, except where `replacement` says None."""
+    beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
+    different = set(beyond.decode("utf-8", "surrogatepass"))
+    changes = {c: new for c in different if (new := replacement(c)) is not None}
     if len(changes) > MANY:
         return text.translate({ord(c): new for c, new in changes.items()})
     for character, new in changes.items():
@@ -112,8 +120,6 @@ def _replace(text: str, replacement: Callable[[str], str | None]) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _cleaned(character: str) -> str | None:
-    if character.isascii():
-        return "" if ord(character) in _CONTROLS else None
     if _INVISIBLE.match(character):
         return ""
     if character.isdecimal():
