@@ -273,7 +273,8 @@ async def test_a_stream_that_breaks_ends_with_the_dialects_error(
     script = tmp_path / "breaking.py"
     script.write_text(RAISING_FILTER)
     gate = start_gate(scripts=[GATEWAY, script])
-    body = {**BODY, "prompt": "hello", "input": "hello", "max_tokens": 99, "stream": True}
+    text = "input" if path == "/v1/responses" else "prompt"
+    body = {**BODY, text: "hello", "max_tokens": 99, "stream": True}
     async with gate.client(tokens.mint()) as client, asyncio.timeout(10):
         answer = await client.post(path, json=body)
         assert answer.status_code == 200  # the headers were out already
