@@ -99,7 +99,7 @@ class Approval(GateAddon):
         exchange.verdict.digests["approval"] = self._file.digest
         size = prompt.body.size if prompt.body else 0
         found = await off_loop(
-            lambda: matcher.scan(prompt.segments(), exchange.principal), size, matching.INLINE
+            lambda: matcher.scan(prompt.readings(), exchange.principal), size, matching.INLINE
         )
         exchange.verdict.findings += found
         risky = [finding for finding in found if finding.rule.enforced]

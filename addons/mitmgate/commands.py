@@ -83,7 +83,7 @@ class Commands(GateAddon):
         exchange.verdict.digests["commands"] = self._file.digest
         size = prompt.body.size if prompt.body else 0
         findings = await off_loop(
-            lambda: matcher.scan(prompt.segments(), exchange.principal), size, matching.INLINE
+            lambda: matcher.scan(prompt.readings(), exchange.principal), size, matching.INLINE
         )
         judge(exchange, findings)
 

@@ -13,7 +13,7 @@ from mitmproxy import http
 
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import decoder
-from mitmgate.core.wire.media import form
+from mitmgate.core.wire.media import Form
 from mitmgate.core.wire.stream import EventStream, Filter, StreamError, TextStream
 
 # What is delivered is kept until it is recorded, so a stream cannot go on for ever.
@@ -29,12 +29,12 @@ class Delivery:
     def __init__(
         self,
         response: http.Response,
+        kind: Form,
         endpoint: Endpoint | None,
         filters: Sequence[Filter],
         limit: int,
         fault: Callable[[Exception], bytes],
     ) -> None:
-        kind = form(response.headers.get("content-type", ""))
         # The bound is on one event, not on a stream, which may run for hours.
         self._decoder = decoder(response.headers.get("content-encoding", ""), limit << 10)
         self._stream: EventStream | TextStream | _Unread

@@ -23,7 +23,7 @@ from mitmgate.core.wire.answer import AnswerError, read_answer
 from mitmgate.core.wire.body import Body
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import EncodingError, decode
-from mitmgate.core.wire.media import form
+from mitmgate.core.wire.media import Form, form
 from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
 from mitmgate.core.wire.stream import Filter, StreamError
 from mitmgate.delivery import Delivery, instead
@@ -245,9 +245,16 @@ class Exchange:
         response = self.flow.response
         if response is None or self.refusal is not None or not self._sent:
             return False
-        kind = form(response.headers.get("content-type", ""))
+        kind = self._form(response)
         chunked_text = kind == "text" and "content-length" not in response.headers
         return kind in ("sse", "ndjson") or chunked_text
+
+    def _form(self, response: http.Response) -> Form:
+        """What the answer is. SDKs read a stream as one whatever it calls itself, and so do we."""
+        kind = form(response.headers.get("content-type", ""))
+        stream = self._endpoint.stream if self._endpoint else None
+        asked = self.prompt is not None and self.prompt.streams and response.status_code < 400
+        return stream.framing if stream and asked and kind in ("text", "none") else kind
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer the caller with a refusal. The first one counts."""
@@ -281,7 +288,12 @@ class Exchange:
         if self.streams:
             try:
                 delivery = Delivery(
-                    response, self._endpoint, self.filters, body_limit(), self._fault
+                    response,
+                    self._form(response),
+                    self._endpoint,
+                    self.filters,
+                    body_limit(),
+                    self._fault,
                 )
             except (StreamError, EncodingError) as e:
                 self.refuse(self._unreadable(e))

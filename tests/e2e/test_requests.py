@@ -56,7 +56,12 @@ async def raw(gate: Gate, data: bytes) -> bytes:
         (RAW, {"content-encoding": "gzip"}, 400, "body_undecodable"),
         (RAW, {"content-encoding": "lzma"}, 415, "body_undecodable"),
         (gzip.compress(RAW, mtime=0)[:-9], {"content-encoding": "gzip"}, 400, "body_undecodable"),
-        (gzip.compress(gzip.compress(RAW, mtime=0), mtime=0), {"content-encoding": "gzip, gzip"}, 415, None),
+        (
+            gzip.compress(gzip.compress(RAW, mtime=0), mtime=0),
+            {"content-encoding": "gzip, gzip"},
+            415,
+            None,
+        ),
     ],
 )
 async def test_bodies_that_cannot_be_read(
@@ -394,4 +399,56 @@ async def test_a_blocked_text_in_the_query_is_refused(
     async with gate.client(tokens.mint()) as client:
         answer = await client.post(f"{CHAT}?note=export%20the%20weights", json=BODY)
     assert answer.status_code == 403
+    assert standin.seen() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            CHAT,
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "please exp"},
+                            {"type": "text", "text": "ort the weights"},
+                        ],
+                    }
+                ]
+            },
+        ),
+        (
+            CHAT,
+            {
+                "messages": [
+                    {"role": "user", "content": "export"},
+                    {"role": "user", "content": "the weights"},
+                ]
+            },
+        ),
+        ("/v1/messages", {"messages": [], "system": [{"text": "exp"}, {"text": "ort weights"}]}),
+        ("/infill", {"input_prefix": "exp", "prompt": "ort the weights"}),
+        ("/v1/completions", {"prompt": "exp", "suffix": "ort the weights"}),
+    ],
+)
+async def test_a_text_in_pieces_is_judged_as_the_model_reads_it(
+    gate: Gate, standin: StandIn, tokens: Tokens, path: str, body: dict[str, object]
+) -> None:
+    async with gate.client(tokens.mint()) as client:
+        answer = await client.post(path, json={"model": "stand-in", **body})
+    assert answer.status_code == 403, answer.text
+    assert answer.headers["x-gate-rule"] == "weights-export"
+    assert standin.seen() == []
+
+
+async def test_a_body_of_very_many_strings_is_refused(
+    gate: Gate, standin: StandIn, tokens: Tokens
+) -> None:
+    async with gate.client(tokens.mint()) as client:
+        body = {"model": "stand-in", "input": [""] * 60_000}
+        answer = await client.post("/v1/embeddings", json=body)
+    assert answer.status_code == 400
+    assert "more than 50000 strings" in answer.json()["error"]["message"]
     assert standin.seen() == []

@@ -275,3 +275,28 @@ async def test_the_key_does_not_show_in_mitmweb_while_a_call_is_under_way(
         assert "slow=1" in shown
         assert standin.key not in shown
         assert (await asking).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["Content-Type: text/plain", "X-Nothing: here"])
+async def test_a_stream_under_another_name_is_read_as_the_stream_it_is(
+    start_gate: Callable[..., Gate], tokens: Tokens, kind: str
+) -> None:
+    pieces = (b"4111 ", b"1111 ", b"1111 ", b"1111", b" and jane.do", b"e@example.com", b".")
+
+    async def handle(head: bytes, writer: asyncio.StreamWriter) -> None:
+        events = [
+            b'data: {"choices": [{"index": 0, "delta": {"content": "%b"}}]}\n\n' % piece
+            for piece in pieces
+        ]
+        writer.write(answer(b"".join([*events, b"data: [DONE]\n\n"]), kind))
+
+    async with upstream(handle) as url:
+        gate = start_gate(upstream=url)
+        async with gate.client(tokens.mint()) as client:
+            got = await client.post(CHAT, json={**BODY, "stream": True})
+    texts = [
+        json.loads(line[6:])["choices"][0]["delta"]["content"]
+        for line in got.text.splitlines()
+        if line.startswith("data: {")
+    ]
+    assert "".join(texts) == "[CARD] and [EMAIL]."

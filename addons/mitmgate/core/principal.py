@@ -39,6 +39,8 @@ class Principal:
 def _several(value: object) -> object:
     if isinstance(value, str):
         return (value,)
+    if value == []:
+        raise ValueError("an empty list would be everyone: name some, or leave the key out")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -18,6 +18,7 @@ import yaml
 from mitmgate.core.rules.model import RuleFile, relative_to
 
 MAX_BYTES = 4 << 20
+MAX_DEPTH = 50
 Location = tuple[str | int, ...]
 
 
@@ -105,13 +106,8 @@ def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
     try:
         loader = yaml.SafeLoader(content)
         try:
-            aliases = [e for e in yaml.parse(content) if isinstance(e, yaml.AliasEvent)]
-            if aliases:
-                message = "anchors and aliases are not used in rule files"
-                marks = [alias.start_mark for alias in aliases]
-                raise RuleError(
-                    Problem(path, mark.line + 1 if mark else 0, "", message) for mark in marks
-                )
+            if unwanted := _unwanted(path, content):
+                raise RuleError(unwanted)
             node = loader.get_single_node()
             data = build(node, ()) if node else None
         finally:
@@ -125,6 +121,23 @@ def _parse(path: Path, content: bytes) -> tuple[object, dict[Location, int]]:
     if found:
         raise RuleError(found)
     return data, lines
+
+
+def _unwanted(path: Path, content: bytes) -> list[Problem]:
+    """Uses of YAML that can make a small file large, or slow; found before anything is built."""
+    found: list[Problem] = []
+    depth = 0
+    for event in yaml.parse(content):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
+            found.append(Problem(path, line, "", "anchors and aliases are not used in rule files"))
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return [*found, Problem(path, line, "", f"is nested deeper than {MAX_DEPTH}")]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return found
 
 
 def _problems(

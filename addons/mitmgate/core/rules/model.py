@@ -44,6 +44,11 @@ class RuleFile(Model):
 
     version: Literal[1] = pydantic.Field(alias="schema")
 
+    @pydantic.field_validator("version", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return value if type(value) is int else None  # true and 1.0 are equal to 1
+
 
 def _duration(value: object) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None

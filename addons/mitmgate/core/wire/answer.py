@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from mitmgate.core.wire.body import Body, JsonBody, TextBody
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.media import form
 from mitmgate.core.wire.schema import Kind
+
+_JSON = re.compile(rb'\s*(?:\{|\[\s*["{\[\d])')
 
 
 class AnswerError(Exception):
@@ -35,9 +39,8 @@ def read_answer(endpoint: Endpoint, status: int, content_type: str, raw: bytes) 
 
 def _text(endpoint: Endpoint, status: int, raw: bytes) -> Body:
     """JSON that calls itself text is JSON to most callers, who never look at the type."""
-    if raw.lstrip()[:1] in (b"{", b"["):
-        try:
-            return JsonBody(raw, endpoint.answer if status < 400 else Kind.TEXT)
-        except DocumentError:
-            pass
+    if _JSON.match(raw):
+        return JsonBody(raw, endpoint.answer if status < 400 else Kind.TEXT)
+    if b"\0" in raw:
+        raise DocumentError("the text is not UTF-8")
     return TextBody(raw)

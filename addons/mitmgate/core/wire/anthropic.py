@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream
+from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream, nested, position, taken
 from mitmgate.core.wire.schema import Kind, Path, Schema
 
 META, TEXT, CHANNEL = Kind.META, Kind.TEXT, Kind.CHANNEL
@@ -41,9 +41,10 @@ def content_of(kind: Kind) -> Schema:
     def block(value: Any) -> Schema:
         match value.get("type") if isinstance(value, dict) else None:
             case "tool_use":
-                return {"type": META, "id": META, "*": Kind.TOOL_CALLS}
+                return {"type": META, "*": Kind.TOOL_CALLS}
             case "tool_result":
-                return {"type": META, "tool_use_id": META, "content": content_of(Kind.TOOL_RESULTS)}
+                inner = content_of(Kind.TOOL_RESULTS)
+                return {"type": META, "content": inner, "*": Kind.TOOL_RESULTS}
             case "image":
                 return {"type": META, "source": {"type": META, "data": Kind.BLOB, "*": kind}}
             case "document":
@@ -53,8 +54,11 @@ def content_of(kind: Kind) -> Schema:
         return {"type": META, "cache_control": META, "*": kind}
 
     def document_source(value: Any) -> Schema:
-        encoded = isinstance(value, dict) and value.get("type") == "base64"
-        return {"type": META, "media_type": META, "data": Kind.BLOB if encoded else kind}
+        if not isinstance(value, dict):
+            return kind
+        pdf = value.get("type") == "base64" and value.get("media_type") == "application/pdf"
+        data = Kind.BLOB if pdf else kind
+        return {"type": META, "media_type": META, "content": content, "data": data, "*": kind}
 
     def content(value: Any) -> Schema:
         return [block] if isinstance(value, list) else kind
@@ -62,28 +66,41 @@ def content_of(kind: Kind) -> Schema:
     return content
 
 
+def role(value: Any) -> Schema:
+    """A role that is none of those known is text: templates put it before the model as it is."""
+    return META if value in ("user", "assistant") else TEXT
+
+
 MESSAGES: Schema = {
     "model": META,
     "system": content_of(Kind.SYSTEM),
-    "messages": [{"role": META, "content": content_of(TEXT)}],
+    "messages": [{"role": role, "content": content_of(TEXT)}],
     "tools": Kind.TOOLS,
     "tool_choice": Kind.TOOLS,
     "service_tier": META,
-    "thinking": META,
 }
 
 
-# One block of an answer's content. `input` of a tool call is an object, masked as such.
+# One block of an answer's content.
 BLOCK: dict[str, Schema] = {
     "type": META,
     "id": META,
     "tool_use_id": META,
+    "input": Kind.ARGUMENTS,
     "signature": Kind.BLOB,
-    "data": Kind.BLOB,
     "*": TEXT,
 }
-# As a stream announces it: these two go on in deltas, the rest is there as a whole.
-BEGUN: dict[str, Schema] = {**BLOCK, "text": CHANNEL, "thinking": CHANNEL}
+
+
+def block(value: Any) -> dict[str, Schema]:
+    hidden = isinstance(value, dict) and value.get("type") == "redacted_thinking"
+    return {**BLOCK, "data": Kind.BLOB} if hidden else BLOCK
+
+
+def begun(value: Any) -> Schema:
+    """A block as a stream announces it: two go on in deltas, the rest is there as a whole."""
+    return {**block(value), "text": CHANNEL, "thinking": CHANNEL}
+
 
 ANSWER: Schema = {
     "id": META,
@@ -92,7 +109,7 @@ ANSWER: Schema = {
     "model": META,
     "stop_reason": META,
     "usage": META,
-    "content": [BLOCK],
+    "content": [block],
     "*": TEXT,
 }
 
@@ -110,50 +127,63 @@ def schema(event: Any) -> Schema:
         case "message_start":
             return {"type": META, "message": ANSWER}
         case "content_block_start":
-            return {"type": META, "content_block": BEGUN}
+            return {"type": META, "index": TEXT, "content_block": begun}
         case "content_block_delta":
             fields: Schema = {
                 "type": META,
+                "text": CHANNEL,
+                "thinking": CHANNEL,
                 "partial_json": Kind.FRAGMENT,
                 "signature": Kind.BLOB,
                 "citation": TEXT,
             }
-            return {"type": META, "delta": fields}
+            return {"type": META, "index": TEXT, "delta": fields}
         case "message_delta":
-            return {"type": META, "delta": {"stop_reason": META, "*": TEXT}, "usage": META}
-        case "error":
-            return {"type": META, "error": TEXT}
+            return {"type": META, "delta": {"stop_reason": META}, "usage": META}
     return {"type": META}
+
+
+def whole(event: dict[str, Any]) -> bool:
+    return event.get("type") in (
+        "message_start",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+        "error",
+    )
 
 
 def key(event: dict[str, Any], path: Path) -> Key:
     """The block's index and the field: start and deltas of a block are one channel."""
-    if path[0] in ("content_block", "delta"):
-        return ("block", event.get("index", 0), *path[1:])
-    return path
+    place = (event.get("type"), path[0])
+    is_field = len(path) > 1 and isinstance(path[1], str)
+    if is_field and place in (
+        ("content_block_start", "content_block"),
+        ("content_block_delta", "delta"),
+    ):
+        return ("block", position(event), *path[1:])
+    return ("event", *path)
 
 
 def ends(event: dict[str, Any]) -> Sequence[Key]:
     match event.get("type"):
         case "content_block_stop":
-            return [("block", event.get("index", 0))]
+            return [("block", position(event))]
         case "message_delta" | "message_stop" | "error":
             return [()]
     return ()
 
 
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
-    if key[0] != "block":
-        value: Any = text
-        for step in reversed(key[1:]):
-            value = [value] if isinstance(step, int) else {step: value}
-        return {"type": like.get("type", ""), str(key[0]): value}
-    name = str(key[-1])
-    delta = {"type": _DELTAS.get(name, f"{name}_delta"), name: text}
+    if key[0] == "event":
+        return {**taken(like, ("type",)), **nested(key[1:], text)}
+    kind = _DELTAS.get(str(key[2]), f"{key[2]}_delta")
+    delta = {"type": kind, **nested(key[2:], text)}
     return {"type": "content_block_delta", "index": key[1], "delta": delta}
 
 
-STREAM = Stream(framing="sse", schema=schema, key=key, ends=ends, event=event)
+STREAM = Stream(framing="sse", schema=schema, key=key, ends=ends, event=event, whole=whole)
 
 ENDPOINTS = (
     Endpoint(

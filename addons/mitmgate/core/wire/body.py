@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -46,21 +47,25 @@ class Body(Protocol):
 
 def edit_leaf(
     document: Document, leaf: Leaf, edit: Edit, edit_json: Edit, *, drop: bool = True
-) -> None:
-    """Edit one string of a document in place, as its kind asks for; `drop` drops copies of text."""
+) -> Leaf:
+    """Edit one string of a document in place, as its kind asks for; `drop` drops copies of text.
+
+    Returns the leaf as it then stands, for the next edit.
+    """
     if leaf.kind is Kind.BLOB:
-        return
+        return leaf
     if leaf.kind is Kind.COPY:
         if drop:
             document.drop(leaf.index)
-        return
+        return leaf
     text = (edit_json if leaf.kind in _JSON else edit)(leaf.text)
     if text == leaf.text:
-        return
+        return leaf
     if leaf.part == "value":
         document.replace_value(leaf.index, text)
     else:
         document.replace(leaf.index, text)
+    return replace(leaf, text=text)
 
 
 class JsonBody:
@@ -71,16 +76,17 @@ class JsonBody:
         self.size = len(raw)
         self.leaves = leaves(self.document, schema)
 
-    def segments(self, where: Where) -> list[Segment]:
+    def segments(self, where: Where, *, keys: bool = True) -> list[Segment]:
+        """Every text; `keys` leaves out those that are keys of the document when False."""
         return [
             Segment(_WHERE.get(leaf.kind, where), address(leaf.path), leaf.text)
             for leaf in self.leaves
-            if leaf.kind not in (Kind.BLOB, Kind.COPY)
+            if leaf.kind not in (Kind.BLOB, Kind.COPY) and (keys or leaf.part != "key")
         ]
 
     def edit(self, edit: Edit) -> None:
-        for leaf in self.leaves:
-            edit_leaf(self.document, leaf, edit, partial(edit_arguments, edit=edit))
+        edit_json = partial(edit_arguments, edit=edit)
+        self.leaves = [edit_leaf(self.document, leaf, edit, edit_json) for leaf in self.leaves]
 
     def encode(self) -> bytes:
         return self.document.encode()

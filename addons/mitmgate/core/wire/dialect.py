@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mitmgate.core.wire.document import DocumentError
-from mitmgate.core.wire.schema import Kind, Path, Schema
+from mitmgate.core.wire.document import Document, DocumentError
+from mitmgate.core.wire.schema import Kind, Leaf, Path, Schema, leaves
 
 type Key = Path  # names a channel within its stream
 type ErrorBody = Callable[[int, str, str], dict[str, Any]]  # status, code, message
@@ -38,6 +38,11 @@ class Stream:
     whole: Callable[[dict[str, Any]], bool] = lambda event: False
     default: bool = False
     error: ErrorBody | None = None  # where it differs from the dialect's
+
+    def leaves(self, document: Document) -> list[Leaf]:
+        """The strings of an event. Raises `DocumentError`."""
+        unknown = Kind.TEXT if self.whole(document.data) else Kind.CHANNEL
+        return leaves(document, self.schema, unknown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import json
 import re
 from typing import Any
 
+MAX_STRINGS = 50_000  # each is looked at by every control, and the event loop is shared
+
 _LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _TO_VALUE = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 # What some readers of lines take for the end of one; a server that escaped it had a reason.
@@ -73,6 +75,8 @@ class Document:
         self._raw = raw
         self._ascii = raw.isascii()
         self._literals = [m.span() for m in _LITERAL.finditer(self._text)]
+        if len(self._literals) > MAX_STRINGS:
+            raise DocumentError(f"it holds more than {MAX_STRINGS} strings")
         self._edits: dict[int, tuple[int, str]] = {}
         if _SURROGATE_ESCAPE.search(self._text):
             self._refuse_unpaired()
@@ -108,8 +112,9 @@ class Document:
         self._edits[start] = (end, json_text)
 
     def drop(self, key_index: int) -> None:
-        """Put `null` in place of the value of the key that is literal `key_index`."""
-        self.replace_value(key_index, "null")
+        """Put `[]` in place of the value of the key that is literal `key_index`, if that is an
+        array, and `null` if not."""
+        self.replace_value(key_index, "[]" if self.value(key_index).startswith("[") else "null")
 
     def _value(self, key_index: int) -> tuple[int, int]:
         found = _TO_VALUE.match(self._text, self._literals[key_index][1])

@@ -92,13 +92,14 @@ class _Brotli:
     def feed(self, data: bytes) -> bytes:
         pieces = []
         try:
-            while data or not self._object.can_accept_more_data():
-                out = self._object.process(data, output_buffer_limit=_PIECE)
-                data = b""
+            while out := self._object.process(data, output_buffer_limit=_PIECE):
+                data = b""  # there may be more output than the limit of one call, from no input
                 self._left -= len(out)
                 if self._left < 0:
                     raise _too_large()
                 pieces.append(out)
+                if self._object.is_finished():
+                    break
         except brotli.error:
             raise EncodingError("the body is not valid brotli data") from None
         return b"".join(pieces)

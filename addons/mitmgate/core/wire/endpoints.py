@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mitmgate.core.wire import anthropic, llamacpp, ollama, openai
+from mitmgate.core.wire import anthropic, llamacpp, ollama, openai, responses
 from mitmgate.core.wire.dialect import Dialect, Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *openai.ENDPOINTS,
+    *responses.ENDPOINTS,
     *anthropic.ENDPOINTS,
     *ollama.ENDPOINTS,
     *llamacpp.ENDPOINTS,

@@ -40,7 +40,10 @@ class Reader(Protocol):
         """What is left at the end of the stream, as a last frame."""
 
     def encode(self, data: bytes, like: Frame | None = None, name: str = "") -> bytes:
-        """`data` as one frame, with the other lines of `like`."""
+        """`data` as one frame, with the other lines of `like` or with `name`, which is one word."""
+
+    def close(self, raw: bytes) -> bytes:
+        """A last frame that the stream broke off, ended so that another can follow."""
 
 
 class _Buffered:
@@ -110,6 +113,9 @@ class SSE(_Buffered):
         lines = b"".join(b"data: %b\n" % line for line in re.split(rb"\r\n|\r|\n", data))
         return head + lines + b"\n"
 
+    def close(self, raw: bytes) -> bytes:
+        return raw + b"\n\n"
+
 
 class NDJSON(_Buffered):
     """application/x-ndjson: one JSON document a line."""
@@ -132,6 +138,9 @@ class NDJSON(_Buffered):
 
     def encode(self, data: bytes, like: Frame | None = None, name: str = "") -> bytes:
         return data + b"\n"
+
+    def close(self, raw: bytes) -> bytes:
+        return raw + b"\n"
 
 
 def reader(framing: Literal["sse", "ndjson"]) -> Reader:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mitmgate.core.wire import openai
-from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream
+from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream, nested, position
 from mitmgate.core.wire.schema import Kind, Path, Schema
 
-META, TEXT = Kind.META, Kind.TEXT
+META, TEXT, CHANNEL = Kind.META, Kind.TEXT, Kind.CHANNEL
 
 DIALECT = Dialect("llamacpp", error=openai.error, error_event="error")
 
@@ -29,27 +29,36 @@ ANSWER: dict[str, Schema] = {
     "model": META,
     "stop_type": META,
     "completion_probabilities": Kind.COPY,
+    "tokens": Kind.COPY,  # the ids of what `content` says
     "generation_settings": META,
     "timings": META,
 }
 
 
 def key(event: dict[str, Any], path: Path) -> Key:
-    return (event.get("index", 0), *path)
+    return (position(event), *path)
 
 
 def ends(event: dict[str, Any]) -> Sequence[Key]:
-    return [(event.get("index", 0),)] if event.get("stop") else ()
+    return [(position(event),)] if event.get("stop") else ()
 
 
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
-    return {"index": key[0], str(key[1]): text, "tokens": [], "stop": False}
+    return {"index": key[0], "content": "", "tokens": [], "stop": False, **nested(key[1:], text)}
 
 
 STREAM = Stream(
     framing="sse",
-    # The last event repeats the prompt and lists the token ids of the piece.
-    schema={**ANSWER, "prompt": TEXT, "stopping_word": TEXT, "tokens": Kind.COPY, "error": TEXT},
+    # The last event repeats the prompt.
+    schema={
+        **ANSWER,
+        "index": TEXT,
+        "content": CHANNEL,
+        "stop": TEXT,
+        "prompt": TEXT,
+        "stopping_word": TEXT,
+        "error": TEXT,
+    },
     key=key,
     ends=ends,
     event=event,
@@ -68,7 +77,7 @@ ENDPOINTS = (
     _post("embeddings", "/embeddings", ANSWER, generates=True),
     _post("tokenize", "/tokenize", {"tokens": META}),
     _post("tokenize", "/detokenize", TEXT),
-    _post("tokenize", "/apply-template", TEXT),
+    Endpoint(DIALECT, "tokenize", "POST", "/apply-template", openai.CHAT, TEXT),
     Endpoint(DIALECT, "health", "GET", "/health", answer=META),
     Endpoint(DIALECT, "health", "GET", "/v1/health", answer=META),
     Endpoint(DIALECT, "metrics", "GET", "/metrics", answer=TEXT),

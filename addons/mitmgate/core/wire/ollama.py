@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream
+from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream, nested, taken
 from mitmgate.core.wire.schema import Kind, Path, Schema
 
 META, TEXT, CHANNEL = Kind.META, Kind.TEXT, Kind.CHANNEL
@@ -23,11 +23,16 @@ def error(status: int, code: str, message: str) -> dict[str, Any]:
 DIALECT = Dialect("ollama", error=error)
 
 
+def role(value: Any) -> Schema:
+    """A role that is none of those known is text: templates put it before the model as it is."""
+    return META if value in ("system", "user", "assistant", "tool") else TEXT
+
+
 def message(value: Any) -> Schema:
-    role = value.get("role") if isinstance(value, dict) else None
-    kind = {"system": Kind.SYSTEM, "tool": Kind.TOOL_RESULTS}.get(str(role), TEXT)
+    said = value.get("role") if isinstance(value, dict) else None
+    kind = {"system": Kind.SYSTEM, "tool": Kind.TOOL_RESULTS}.get(str(said), TEXT)
     return {
-        "role": META,
+        "role": role,
         "content": kind,
         "thinking": kind,
         "tool_name": kind,
@@ -44,7 +49,9 @@ SETTINGS: dict[str, Schema] = {
     "format": Kind.TOOLS,
     "tools": Kind.TOOLS,
     "system": Kind.SYSTEM,
-    "template": Kind.SYSTEM,
+    "prompt": TEXT,
+    "suffix": TEXT,
+    "input": TEXT,
 }
 CHAT: Schema = {**SETTINGS, "messages": [message]}
 HEAD: dict[str, Schema] = {
@@ -54,7 +61,13 @@ HEAD: dict[str, Schema] = {
     "logprobs": Kind.COPY,
     "context": Kind.COPY,
 }
-MESSAGE: Schema = {"role": META}
+CALL: Schema = {
+    "id": META,
+    "function": {"name": TEXT, "arguments": Kind.ARGUMENTS, "*": TEXT},
+    "*": TEXT,
+}
+MESSAGE: dict[str, Schema] = {"role": META, "tool_calls": [CALL]}
+PIECES: dict[str, Schema] = {**MESSAGE, "content": CHANNEL, "thinking": CHANNEL}
 
 
 def key(event: dict[str, Any], path: Path) -> Key:
@@ -66,19 +79,23 @@ def ends(event: dict[str, Any]) -> Sequence[Key]:
 
 
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
-    value: Any = text
-    for step in reversed(key[1:]):
-        value = [value] if isinstance(step, int) else {step: value}
-    if key[0] == "message":
-        value = {"role": "assistant", **({} if "content" in value else {"content": ""}), **value}
-    head = {name: item for name, item in like.items() if name in ("model", "created_at")}
-    return {**head, str(key[0]): value, "done": False}
+    made: dict[str, Any] = nested(key, text)
+    if isinstance(made.get("message"), dict):
+        made["message"] = {"role": "assistant", "content": "", **made["message"]}
+    return {**taken(like, ("model", "created_at")), **made, "done": False}
 
 
 STREAM = Stream(
     framing="ndjson",
     # A tool call comes whole in one line, its arguments as an object.
-    schema={**HEAD, "message": {"role": META, "tool_calls": TEXT}, "error": TEXT},
+    schema={
+        **HEAD,
+        "message": PIECES,
+        "response": CHANNEL,
+        "thinking": CHANNEL,
+        "done": TEXT,
+        "error": TEXT,
+    },
     key=key,
     ends=ends,
     event=event,

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from mitmgate.core.wire.body import JsonBody
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.document import DocumentError
+from mitmgate.core.wire.joining import joined
 from mitmgate.core.wire.media import form
+from mitmgate.core.wire.schema import Kind, Schema, lookalike
 from mitmgate.core.wire.segment import Segment
 
 # Fields that put text before the model in a form that no rule can read.
 _OPAQUE = ("prompt_embeds", "prompt_token_ids", "input_ids", "context")
-_TOKENS = ("prompt", "input", "content", "query", "input_prefix", "input_suffix")
+# Fields that put stored text before the model, of whom and judged by whom nobody knows.
+_STORED = ("previous_response_id", "conversation")
+# Servers read more in a name than it says: white space, control characters.
+_MODEL = re.compile(r"(?a)[\w./:@+-]{0,200}")
+_TOKENS = ("prompt", "input", "content", "query", "queries", "input_prefix", "input_suffix")
+# A template is a program that writes the prompt: what it writes cannot be told from its text.
+_TEMPLATES = ("chat_template", "template")
+_NAMED: dict[str, Schema] = dict.fromkeys(
+    (*_OPAQUE, *_STORED, *_TOKENS, *_TEMPLATES, "model", "stream"), Kind.TEXT
+)
 
 
 class PromptError(Exception):
@@ -39,6 +51,11 @@ class Prompt:
         """Every text of the request, the path with its query first."""
         path = Segment("path", "path", self.target)
         return [path, *(self.body.segments("prompt") if self.body else ())]
+
+    def readings(self) -> list[Segment]:
+        """Every text, and again what stands apart here and together before the model."""
+        texts = self.body.segments("prompt", keys=False) if self.body else []
+        return self.segments() + joined(texts)
 
     @property
     def canonical(self) -> Any:
@@ -67,22 +84,34 @@ def read_prompt(endpoint: Endpoint, target: str, content_type: str, raw: bytes) 
     data = body.document.data
     if not isinstance(data, dict):
         raise PromptError(400, "body_unreadable", "The request body must be a JSON object.")
-    _refuse_opaque(data)
+    _refuse_opaque(data, endpoint)
     model = data.get("model")
-    if model is not None and not isinstance(model, str):
-        raise PromptError(400, "model_invalid", "`model` must be a string.")
-    stream = data.get("stream", endpoint.stream.default if endpoint.stream else False)
+    if model is not None and not (isinstance(model, str) and _MODEL.fullmatch(model)):
+        raise PromptError(400, "model_invalid", "`model` must be the name of a model.")
+    stream = data.get("stream")
+    if stream is None and endpoint.stream:
+        stream = endpoint.stream.default
     return Prompt(endpoint, target, body, model, stream is True)
 
 
-def _refuse_opaque(data: dict[str, Any]) -> None:
-    for name in _OPAQUE:
+def _refuse_opaque(data: dict[str, Any], endpoint: Endpoint) -> None:
+    schema = endpoint.request
+    if key := lookalike(data, {**_NAMED, **schema} if isinstance(schema, dict) else _NAMED):
+        message = f"The key {key[:60]!r} is that of the API but for its case, and is not accepted."
+        raise PromptError(400, "key_misspelled", message)
+    if endpoint.operation == "responses" and isinstance(data.get("prompt"), dict):
+        raise PromptError(400, "prompt_opaque", "`prompt` refers to stored text: send text.")
+    for name in (*_OPAQUE, *_STORED, *_TEMPLATES):
         if data.get(name) is not None:
             raise PromptError(
                 400, "prompt_opaque", f"`{name}` carries text in a form that cannot be judged."
             )
     for name in _TOKENS:
-        if _has_number(data.get(name)):
+        try:
+            opaque = _has_tokens(data.get(name))
+        except RecursionError:
+            opaque = True
+        if opaque:
             raise PromptError(
                 400,
                 "prompt_opaque",
@@ -90,7 +119,11 @@ def _refuse_opaque(data: dict[str, Any]) -> None:
             )
 
 
-def _has_number(value: Any) -> bool:
+def _has_tokens(value: Any) -> bool:
+    """Whether there are token ids in a prompt: numbers among its texts, at any depth of lists."""
     if isinstance(value, list):
-        return any(type(item) in (int, float) or _has_number(item) for item in value)
-    return False
+        return any(map(_has_tokens, value))
+    if isinstance(value, dict):
+        stored = value.get("type") == "item_reference"
+        return stored or any(value.get(name) is not None for name in _OPAQUE)
+    return isinstance(value, int | float)

@@ -9,6 +9,7 @@ tomorrow is judged and masked today.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ class Kind(enum.Enum):
 
     META = "meta"  # names and ids the protocol defines: never text of a person or a model
     BLOB = "blob"  # base64 payloads and images: counted in the coverage, not read as text
+    COVERED = "covered"  # stands inside something that is read, or dropped, as one
     COPY = "logprobs"  # repeats text in pieces too small to mask: dropped where text is masked
     TEXT = "text"  # whole text
     CHANNEL = "channel"  # one piece of a text that runs through a stream
@@ -51,6 +53,15 @@ class Leaf:
     part: Literal["string", "key", "value"] = "string"
 
 
+# What the schema says a string is, it has to look like, or it is text like any other.
+_PASSED = (Kind.META, Kind.COVERED)
+_ANY = re.compile("(?s).*")
+_TRUE_TO = {
+    Kind.META: re.compile(r"(?a)[\w.:/+ -]{0,200}"),
+    Kind.BLOB: re.compile(r"(?a)(?:data:[\w.;=/+-]{0,100};base64,)?[\w+/=\s-]*"),
+}
+
+
 def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> list[Leaf]:
     """Every string of `document` that is not META, in order, with the keys not named in `schema`.
 
@@ -67,7 +78,9 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
             node = node(value)
         if isinstance(value, str):
             kind = node if isinstance(node, Kind) else unknown
-            if kind is not Kind.META:
+            if not _TRUE_TO.get(kind, _ANY).fullmatch(value):
+                kind = Kind.TEXT
+            if kind not in _PASSED:
                 found.append(Leaf(kind, path, literal, value))
             literal += 1
         elif isinstance(value, dict):
@@ -76,16 +89,18 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
             for key, item in value.items():
                 inner = named.get(key, named.get("*", below))
                 here = (*path, key)
-                if key not in named and inner not in (Kind.META, Kind.BLOB):
+                if key not in named and inner not in (*_PASSED, Kind.BLOB):
                     found.append(Leaf(_whole(inner, unknown), here, literal, key, "key"))
                 elif inner is Kind.COPY:
-                    if isinstance(item, dict | list):
+                    if item and isinstance(item, dict | list):
                         found.append(Leaf(Kind.COPY, here, literal, "", "value"))
-                    inner = unknown if isinstance(item, str) else Kind.META  # no copy is a string
-                elif inner is Kind.ARGUMENTS and isinstance(item, dict | list):
+                    inner = (
+                        unknown if isinstance(item, str) else Kind.COVERED
+                    )  # no copy is a string
+                elif inner is Kind.ARGUMENTS and item and isinstance(item, dict | list):
                     text = document.value(literal)
                     found.append(Leaf(Kind.ARGUMENTS, here, literal, text, "value"))
-                    inner = Kind.META
+                    inner = Kind.COVERED
                 literal += 1
                 walk(item, inner, here)
         elif isinstance(value, list):
@@ -121,11 +136,15 @@ def lookalike(value: Any, schema: Schema) -> str | None:
         folded = {name.casefold() for name in node}
         for key, item in value.items():
             if key not in node and key.casefold() in folded:
-                return key
-            if found := lookalike(item, node.get(key, Kind.TEXT)):
+                return str(key)
+            found = lookalike(item, node.get(key, node.get("*", Kind.TEXT)))
+            if found is not None:
                 return found
     elif isinstance(value, list) and isinstance(node, list):
-        return next(filter(None, (lookalike(item, node[0]) for item in value)), None)
+        for item in value:
+            found = lookalike(item, node[0])
+            if found is not None:
+                return found
     return None
 
 

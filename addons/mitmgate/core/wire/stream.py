@@ -11,48 +11,36 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 
 from mitmgate.core.wire import framing
-from mitmgate.core.wire.body import edit_arguments, edit_leaf
+from mitmgate.core.wire.arguments import edit_arguments
+from mitmgate.core.wire.body import edit_leaf
 from mitmgate.core.wire.dialect import Key, Stream
 from mitmgate.core.wire.document import Document, DocumentError
+from mitmgate.core.wire.filter import Channel, Filter, finish_all
 from mitmgate.core.wire.framing import Frame, FramingError
-from mitmgate.core.wire.schema import Kind, Leaf, leaves
+from mitmgate.core.wire.schema import Kind
 
 MAX_ARGUMENTS = 4 << 20
-_PLAIN: Key = ("data",)
+_PIECES = (Kind.CHANNEL, Kind.FRAGMENT)
+_PLAIN: Key = (-1, "plain")  # no path in an object begins with a number
+# An event's name, where it is nothing but one.
+_QUIET = re.compile(rb"event: ?[a-z_.]{1,64}[\r\n]*")
+_WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_BREAK = re.compile(rb"[\r\n]+")
+_BLANK = b" \t\r\n\f\v\0\xef\xbb\xbf"  # and a byte order mark, which some readers pass over
 
 
 class StreamError(Exception):
     """A stream that cannot be read. What was not sent yet must not be."""
 
 
-class Channel(Protocol):
-    """One filter's state for one text that runs through a stream."""
-
-    def feed(self, text: str) -> str:
-        """The next piece; returns what may go on now."""
-
-    def finish(self) -> str:
-        """The text is complete; returns what was held back."""
-
-
-class Filter(Protocol):
-    """What an addon does to a stream: judge it (raise), mask it (return other text).
-
-    `masks` says that the text may change, so that copies of it (logprobs) must not go on.
-    """
-
-    masks: bool
-
-    def channel(self) -> Channel:
-        """A fresh state for a channel that begins."""
-
-    def whole(self, text: str) -> str:
-        """A text that stands in one event as a whole."""
+__all__ = ["Channel", "EventStream", "Filter", "StreamError", "TextStream"]
 
 
 class EventStream:
@@ -68,7 +56,9 @@ class EventStream:
         self._reader = framing.reader(stream.framing)
         self._channels: dict[Key, list[Channel]] = {}
         self._fragments: dict[Key, list[str]] = {}
-        self._like: dict[Key, dict[str, Any]] = {}
+        self._like: dict[Key, dict[str, Any]] = {}  # of every open channel, its last event
+        self._ended: set[Key] = set()
+        self._held = 0  # characters in self._fragments
         self.coverage: dict[str, int] = {}
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -80,79 +70,124 @@ class EventStream:
     def finish(self) -> list[bytes]:
         """The upstream is done: the last event, and what is still held."""
         try:
-            last = [piece for frame in self._reader.finish() for piece in self._event(frame)]
+            frames = list(self._reader.finish())
+            last = [piece for frame in frames for piece in self._event(frame)]
+            held = self._end([()])
         except (FramingError, DocumentError) as e:
             raise StreamError(str(e)) from None
-        return last + self._end([()])
+        if held and last:
+            last[-1] = self._reader.close(last[-1])
+        return last + held
 
     def _event(self, frame: Frame) -> list[bytes]:
-        if not self._filters or not frame.data.strip():
-            return [self._comment(frame)]
-        if frame.data == b"[DONE]":
-            return [*self._end([()]), frame.raw]
-        if self._stream.framing == "sse" and frame.data.lstrip()[:1] != b"{":
-            return [self._plain(frame)]
-        document = Document(frame.data)
+        if not self._filters:
+            return [frame.raw]
+        frame, edited = self._others(frame)
+        if not frame.data.strip():
+            return [b"".join(frame.other) + b"\n" if edited else frame.raw]
+        if frame.data == b"null":  # what llama.cpp begins with when there are two prompts
+            return [self._encode(frame, frame.data if edited else None)]
+        if frame.data.strip() == b"[DONE]":
+            return [*self._end([()]), self._encode(frame, frame.data if edited else None)]
+        document = self._read(frame.data)
+        if document is None:
+            return [self._encode(frame, self._plain(frame.data, edited=edited))]
         if not isinstance(document.data, dict):
             raise StreamError("an event of the stream is not a JSON object")
-        event: dict[str, Any] = document.data
-        ends = list(self._stream.ends(event))
-        found = leaves(document, self._stream.schema, unknown=Kind.CHANNEL)
-        carried = {
-            self._stream.key(event, leaf.path) for leaf in found if leaf.kind is Kind.CHANNEL
+        before = self._json(document, document.data)
+        edited = edited or document.edited
+        return [*before, self._encode(frame, document.encode() if edited else None)]
+
+    def _encode(self, frame: Frame, data: bytes | None) -> bytes:
+        return frame.raw if data is None else self._reader.encode(data, like=frame)
+
+    def _others(self, frame: Frame) -> tuple[Frame, bool]:
+        """Comments, ids and lines that nobody reads are texts, line by line; were they edited?"""
+        other = [line if _QUIET.fullmatch(line) else self._line(line) for line in frame.other]
+        return replace(frame, other=other), other != frame.other
+
+    def _line(self, line: bytes) -> bytes:
+        text = line.rstrip(b"\r\n")
+        try:
+            whole = self._whole(text.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise StreamError("a line of the stream is not UTF-8") from None
+        return _BREAK.sub(b" ", whole.encode("utf-8")) + line[len(text) :]
+
+    def _read(self, data: bytes) -> Document | None:
+        """The event's JSON, or None for plain text, which only SSE carries."""
+        if self._stream.framing == "ndjson" or data.lstrip(_BLANK)[:1] == b"{":
+            return Document(data)
+        try:
+            return Document(data) if data.lstrip(_BLANK)[:1] in (b"[", b'"') else None
+        except DocumentError:
+            return None
+
+    def _json(self, document: Document, event: dict[str, Any]) -> list[bytes]:
+        """Filter an event in place. Returns what is released before it."""
+        found = self._stream.leaves(document)
+        keys = {
+            leaf.index: self._stream.key(event, leaf.path) for leaf in found if leaf.kind in _PIECES
         }
-        before = self._end(ends, keep=carried)
+        final = {key: index for index, key in keys.items()}  # a channel may stand here twice
+        ends = list(self._stream.ends(event))
+        before = self._end(ends, keep=final.keys())
         for leaf in found:
             self.coverage[leaf.kind.value] = self.coverage.get(leaf.kind.value, 0) + 1
-            self._leaf(document, leaf, event, ends, before)
-        if not document.edited:
-            return [*before, frame.raw]
-        return [*before, self._reader.encode(document.encode(), like=frame)]
+            key = keys.get(leaf.index)
+            if key is None:
+                edit_leaf(document, leaf, self._whole, self._arguments, drop=self._masks)
+                continue
+            last = final[key] == leaf.index and any(key[: len(end)] == end for end in ends)
+            piece = self._fragment if leaf.kind is Kind.FRAGMENT else self._piece
+            text = piece(key, leaf.text, event, last=last)
+            if text != leaf.text:
+                document.replace(leaf.index, text)
+        return before
 
-    def _leaf(
-        self,
-        document: Document,
-        leaf: Leaf,
-        event: dict[str, Any],
-        ends: list[Key],
-        before: list[bytes],
-    ) -> None:
-        if leaf.kind not in (Kind.CHANNEL, Kind.FRAGMENT):
-            edit_leaf(document, leaf, self._whole, drop=self._masks)
-            return
-        key = self._stream.key(event, leaf.path)
-        last = any(key[: len(end)] == end for end in ends)
-        if leaf.kind is Kind.FRAGMENT:
-            text = self._fragment(key, leaf.text, event, last)
-        else:
-            text = self._piece(key, leaf.text, event, last)
-        if text != leaf.text:
-            document.replace(leaf.index, text)
-
-    def _piece(self, key: Key, text: str, event: dict[str, Any], last: bool) -> str:
+    def _piece(self, key: Key, text: str, event: dict[str, Any], *, last: bool) -> str:
+        if self._is_over(key, text):
+            return text
         channels = self._channels.get(key)
         if channels is None:
             channels = self._channels[key] = [each.channel() for each in self._filters]
+        self._like[key] = event
         text = reduce(lambda carried, channel: channel.feed(carried), channels, text)
-        if last:
-            self._like.pop(key, None)
-            return text + _finish(self._channels.pop(key))
-        self._like[key] = event
-        return text
+        return text + self._close(key) if last else text
 
-    def _fragment(self, key: Key, text: str, event: dict[str, Any], last: bool) -> str:
+    def _fragment(self, key: Key, text: str, event: dict[str, Any], *, last: bool) -> str:
+        if self._is_over(key, text):
+            return text
         held = self._fragments.setdefault(key, [])
-        held.append(text)
-        if sum(map(len, held)) > MAX_ARGUMENTS:
-            raise StreamError(f"the arguments of a tool call exceed {MAX_ARGUMENTS >> 20} MB")
-        if last:
-            self._like.pop(key, None)
-            return self._arguments(self._fragments.pop(key))
         self._like[key] = event
-        return ""
+        held.append(text)
+        self._held += len(text)
+        if self._held > MAX_ARGUMENTS:
+            raise StreamError(f"tool calls of more than {MAX_ARGUMENTS >> 20} MB at once")
+        return self._close(key) if last else ""
 
-    def _arguments(self, held: list[str]) -> str:
-        return edit_arguments("".join(held), self._whole)
+    def _is_over(self, key: Key, text: str) -> bool:
+        """Whether the channel has ended. What was held is decided then, so no text may follow."""
+        if key in self._ended and text:
+            raise StreamError("a text of the stream goes on after its end")
+        return key in self._ended
+
+    def _close(self, key: Key) -> str:
+        """End a channel. Returns what it held."""
+        del self._like[key]
+        self._ended.add(key)
+        fragments = self._fragments.pop(key, None)
+        if fragments is None:
+            return finish_all(self._channels.pop(key))
+        text = "".join(fragments)
+        self._held -= len(text)
+        return self._arguments(text)
+
+    def _arguments(self, text: str) -> str:
+        """A whole tool call: judged as it is written, masked as the JSON that it is."""
+        for each in self._filters:
+            text = edit_arguments(text, each.whole) if each.masks else each.whole(text)
+        return text
 
     def _whole(self, text: str) -> str:
         return reduce(lambda carried, each: each.whole(carried), self._filters, text)
@@ -162,12 +197,8 @@ class EventStream:
         out = []
         for end in ends:
             for key in [k for k in self._like if k[: len(end)] == end and k not in keep]:
-                like = self._like.pop(key)
-                if key in self._fragments:
-                    text = self._arguments(self._fragments.pop(key))
-                else:
-                    text = _finish(self._channels.pop(key))
-                if text:
+                like = self._like[key]
+                if text := self._close(key):
                     out.append(self._made(key, text, like))
         return out
 
@@ -175,23 +206,20 @@ class EventStream:
         if key == _PLAIN:
             return self._reader.encode(text.encode("utf-8"))
         event = self._stream.event(key, text, like)
+        name = str(event.get("type", ""))
+        if name and not _WORD.fullmatch(name):
+            raise StreamError("the name of an event is not one word")
         data = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        return self._reader.encode(data, name=str(event.get("type", "")))
+        return self._reader.encode(data, name=name)
 
-    def _plain(self, frame: Frame) -> bytes:
-        """An event whose data is not JSON: one channel of text."""
+    def _plain(self, data: bytes, *, edited: bool) -> bytes | None:
+        """An event whose data is not JSON: one channel of text. None when it stays as it is."""
         try:
-            text = frame.data.decode("utf-8")
+            text = data.decode("utf-8")
         except UnicodeDecodeError:
             raise StreamError("the text of an event is not UTF-8") from None
         masked = self._piece(_PLAIN, text, {}, last=False)
-        return frame.raw if masked == text else self._reader.encode(masked.encode(), like=frame)
-
-    def _comment(self, frame: Frame) -> bytes:
-        """An event without data: comments, keep-alives, blank lines."""
-        text = frame.raw.decode("utf-8", "replace")
-        masked = self._whole(text)
-        return frame.raw if masked == text else masked.encode("utf-8")
+        return masked.encode("utf-8") if edited or masked != text else None
 
 
 class TextStream:
@@ -209,7 +237,7 @@ class TextStream:
 
     def finish(self) -> list[bytes]:
         self._decode(b"", final=True)
-        text = _finish(self._channels)
+        text = finish_all(self._channels)
         return [text.encode("utf-8")] if text else []
 
     def _decode(self, data: bytes, *, final: bool) -> str:
@@ -217,11 +245,3 @@ class TextStream:
             return self._decoder.decode(data, final)
         except UnicodeDecodeError:
             raise StreamError("the text of the answer is not UTF-8") from None
-
-
-def _finish(channels: list[Channel]) -> str:
-    """End a chain of filters: what one releases still runs through those behind it."""
-    text = ""
-    for channel in channels:
-        text = (channel.feed(text) if text else "") + channel.finish()
-    return text

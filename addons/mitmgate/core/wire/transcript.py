@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mitmgate.core.wire.answer import read_answer
 from mitmgate.core.wire.dialect import Endpoint, Key, Stream
@@ -10,7 +11,7 @@ from mitmgate.core.wire.document import Document
 from mitmgate.core.wire.framing import reader
 from mitmgate.core.wire.media import form
 from mitmgate.core.wire.prompt import read_prompt
-from mitmgate.core.wire.schema import Kind, address, leaves
+from mitmgate.core.wire.schema import Kind, address
 from mitmgate.core.wire.segment import Segment
 
 type Turn = Segment
@@ -42,7 +43,13 @@ def _joined(stream: Stream, raw: bytes) -> list[Segment]:
         if frame.data[:1] != b"{":
             continue
         document = Document(frame.data)
-        for leaf in leaves(document, stream.schema, unknown=Kind.CHANNEL):
-            if leaf.kind in (Kind.CHANNEL, Kind.FRAGMENT) and leaf.text:
-                texts.setdefault(stream.key(document.data, leaf.path), []).append(leaf.text)
-    return [Segment("answer", address(key), "".join(pieces)) for key, pieces in texts.items()]
+        event: dict[str, Any] = document.data
+        if stream.whole(event) and "error" not in (event.get("type"), *event):
+            continue  # it repeats what was said, or says nothing yet
+        for leaf in stream.leaves(document):
+            if leaf.kind not in (Kind.BLOB, Kind.COPY) and leaf.part != "key" and leaf.text:
+                texts.setdefault(stream.key(event, leaf.path), []).append(leaf.text)
+    return [
+        Segment("answer", address(tuple(step for step in key if step != "")), "".join(pieces))
+        for key, pieces in texts.items()
+    ]

@@ -1,0 +1,39 @@
+"""What an addon does to the texts of a stream: judges them, masks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Channel(Protocol):
+    """One filter's state for one text that runs through a stream."""
+
+    def feed(self, text: str) -> str:
+        """The next piece; returns what may go on now."""
+
+    def finish(self) -> str:
+        """The text is complete; returns what was held back."""
+
+
+class Filter(Protocol):
+    """What an addon does to a stream: judge it (raise), mask it (return other text).
+
+    `masks` says that the text may change, so that copies of it (logprobs) must not go on.
+    """
+
+    masks: bool
+
+    def channel(self) -> Channel:
+        """A fresh state for a channel that begins."""
+
+    def whole(self, text: str) -> str:
+        """A text that stands in one event as a whole."""
+
+
+def finish_all(channels: Sequence[Channel]) -> str:
+    """End a chain of filters: what one releases still runs through those behind it."""
+    text = ""
+    for channel in channels:
+        text = (channel.feed(text) if text else "") + channel.finish()
+    return text
