@@ -29,7 +29,9 @@ ERROR_TYPES = {
 def error(status: int, code: str, message: str) -> dict[str, Any]:
     """The error object that the SDKs turn into their exceptions; `code` is an addition."""
     kind = ERROR_TYPES.get(status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": message, "code": code}}
+    # Newer SDKs show `details.error_code` on their exceptions.
+    body = {"type": kind, "message": message, "code": code, "details": {"error_code": code}}
+    return {"type": "error", "error": body}
 
 
 DIALECT = Dialect("anthropic", error=error, error_event="error")
