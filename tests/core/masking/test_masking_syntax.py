@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitmgate.core.masking.closure import closure, full, prefix, undecided
-from mitmgate.core.masking.syntax import Chars, UnsupportedError, parse, reach, width
+from mitmgate.core.masking.closure import closure, full, prefix
+from mitmgate.core.masking.extent import first, reach, width
+from mitmgate.core.masking.hold import Hold
+from mitmgate.core.masking.syntax import Chars, UnsupportedError, parse
 
 EVERY = "".join(map(chr, range(sys.maxunicode + 1)))
 CASED = EVERY[:0x3000] + EVERY[0xA000:0x11000]
@@ -107,7 +110,7 @@ def test_every_beginning_of_a_match_is_viable(pattern: str, data: st.DataObject)
         return
     node = parse(pattern)
     found = match[0]
-    hold = undecided([closure(node)])
+    hold = closure(node).undecided
     assert re.fullmatch(full(node), found)
     for end in range(match.start() + 1, match.end()):
         held = hold.search(text[:end])
@@ -134,15 +137,43 @@ def test_prefixes_are_exactly_the_proper_beginnings(pattern: str) -> None:
     assert language(prefix(node) or "(?!)", 6) == proper
 
 
+def place(patterns: Sequence[str], text: str) -> int:
+    return Hold((closure(parse(pattern)), 9) for pattern in patterns).place(text, 0)
+
+
 def test_what_has_no_beginning_holds_nothing() -> None:
-    assert undecided([closure(parse("a"))]).search("aaa").start() == 3  # type: ignore[union-attr]
-    assert undecided([]).search("") is not None
+    assert place(["a"], "aaa") == 3
+    assert place([], "aaa") == 3
+    assert place(["ab"], "") == 0
 
 
 def test_a_look_behind_spares_the_middle_of_words() -> None:
-    hold = undecided([closure(parse("(?<![A-Za-z0-9])ab"))])
-    assert hold.search("x a").start() == 2  # type: ignore[union-attr]
-    assert hold.search("xa") is None
+    guarded = "(?<![A-Za-z0-9])ab"
+    assert place([guarded], "x a") == 2
+    assert place([guarded], "xa") == 2
+    assert place(["ab", guarded], "xa") == 1
+    assert place([guarded], "éa") == 1
+
+
+def test_the_hold_knows_beginnings_beyond_ascii() -> None:
+    assert place(["éa"], "x é") == 2
+    assert place([r"\wa"], "x-é") == 2
+    assert place(["(?i)ka"], "-\u212a") == 1
+    assert place(["ab"], "é") == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ascii_", "others"),
+    [
+        ("ab", "a", ""),
+        ("a?b|c", "abc", ""),
+        ("(?<!x)(?:a|)(?=y)b", "ab", ""),
+        ("é?(?:a){0}b", "b", "é"),
+        ("(?:a*)+b", "ab", ""),
+    ],
+)
+def test_first(pattern: str, ascii_: str, others: str) -> None:
+    assert first(parse(pattern)) == Chars(frozenset(ascii_), frozenset(others))
 
 
 def test_nesting_without_end_is_refused() -> None:

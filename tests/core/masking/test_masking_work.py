@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from mitmgate.core.masking import Masking
+from mitmgate.core.masking.hold import Hold
 from mitmgate.core.masking.recognizer import CompiledRecognizer, Match
-from mitmgate.core.masking.stream import PIECE, Engine
+from mitmgate.core.masking.stream import PIECE
 
 HOSTILE = {
     "digits": "1234567890",
@@ -40,9 +41,9 @@ class Work:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     counted = Work()
-    hold, find = Engine.hold, CompiledRecognizer.find
+    hold, find = Hold.place, CompiledRecognizer.find
 
-    def counting_hold(self: Engine, text: str, start: int) -> int:
+    def counting_hold(self: Hold, text: str, start: int) -> int:
         counted.searched += min(len(text) - start, self._span)
         counted.searches += 1
         return hold(self, text, start)
@@ -52,7 +53,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         counted.searches += 1
         return find(self, text, start, limit)
 
-    monkeypatch.setattr(Engine, "hold", counting_hold)
+    monkeypatch.setattr(Hold, "place", counting_hold)
     monkeypatch.setattr(CompiledRecognizer, "find", counting_find)
     return counted
 
@@ -61,7 +62,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 def test_streams_work_linearly_in_bounded_memory(shipped: Masking, work: Work, unit: str) -> None:
     stream = shipped.profile("default").answer.stream()
     text = (unit * 2000)[:2000] if len(unit) < 60 else unit + unit[-1] * 2000
-    span = stream._engine._span
+    span = stream._engine.hold._span
     spent = []
     for half in (text[:1000], text[1000:2000]):
         before = work.searched

@@ -10,9 +10,9 @@ engines disagree about what `\\w` or (?i) mean beyond ASCII.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mitmgate.core.masking.extent import first, reach, width
 from mitmgate.core.masking.syntax import (
     ASCII,
     Chars,
@@ -21,8 +21,6 @@ from mitmgate.core.masking.syntax import (
     Look,
     Node,
     Repeat,
-    reach,
-    width,
 )
 
 _ANYTHING = r"[\x00-\U0010ffff]"
@@ -74,8 +72,9 @@ class Closure:
     """What the prefilter and the hold know about one recognizer."""
 
     relaxed: str  # all that it may match
-    viable: str  # what may still become a match of it, or is one that is not settled
-    starts_words: bool  # `viable` never begins after an ASCII letter or digit
+    undecided: re.Pattern[str]  # matches from where what follows may become, or change, a match
+    first: Chars  # with what a match can begin
+    starts_words: bool  # a match never begins after an ASCII letter or digit
 
 
 def closure(node: Node) -> Closure:
@@ -86,28 +85,13 @@ def closure(node: Node) -> Closure:
     """
     ahead = reach(node, behind=False)
     excluded, body = _guard(node)
-    guard = _chars(Chars(excluded)) if excluded else ""
-    start = f"(?<!{guard})" if guard else ""
-    if isinstance(body, Concat) and body.items and isinstance(body.items[0], Chars):
-        # The first character stands before the guard: `re` skips a branch by its first set.
-        start = _chars(body.items[0]) + (f"(?<!{guard}{_ANYTHING})" if guard else "")
-        body = Concat(body.items[1:])
+    guard = f"(?<!{_chars(Chars(excluded))})" if excluded else ""
     ends = [] if (proper := prefix(body)) is None else [proper]
     if ahead:
         ends.append(f"{full(body)}{_ANYTHING}{{0,{ahead - 1}}}")
-    viable = start + _either(ends) if ends else "(?!)"
-    return Closure(full(node), viable, excluded >= _ALNUM)
-
-
-def undecided(closures: Iterable[Closure]) -> re.Pattern[str]:
-    """Searches for the first place from where on a buffer is undecided for one of `closures`."""
-    words: list[str] = []
-    anywhere: list[str] = []
-    for one in closures:
-        (words if one.starts_words else anywhere).append(one.viable)
-    if words:  # one look behind refuses all of them in the middle of a word
-        anywhere.append(f"(?<![0-9A-Za-z]){_either(words)}")
-    return re.compile(f"(?:{'|'.join(anywhere)})\\Z")
+    viable = guard + _either(ends) if ends else "(?!)"
+    undecided = re.compile(f"{viable}\\Z")
+    return Closure(full(node), undecided, first(node), excluded >= _ALNUM)
 
 
 def _guard(node: Node) -> tuple[frozenset[str], Node]:

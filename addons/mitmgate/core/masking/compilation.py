@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import regex
 
-from mitmgate.core.masking.closure import Closure, closure, prefix, undecided
+from mitmgate.core.masking.closure import Closure, closure, prefix
+from mitmgate.core.masking.extent import reach, width
 from mitmgate.core.masking.masker import Masker, ProfileMaskers
 from mitmgate.core.masking.model import MaskerFile, Recognizer, Tail
 from mitmgate.core.masking.probe import witness
 from mitmgate.core.masking.recognizer import TIMEOUT, CompiledRecognizer, CompiledTail
 from mitmgate.core.masking.replacement import replacer
-from mitmgate.core.masking.syntax import Chars, Node, UnsupportedError, parse, reach, width
+from mitmgate.core.masking.syntax import Chars, Node, UnsupportedError, parse
 from mitmgate.core.masking.validators import VALIDATORS
 from mitmgate.core.rules import Loaded, Problem, RuleError
 
@@ -143,7 +144,7 @@ def compile_recognizer(recognizer: Recognizer, key: bytes) -> CompiledRecognizer
 
 def _probe(tree: Node, pattern: regex.Pattern[str], made: Closure, span: int) -> None:
     searches: tuple[Callable[[str], object], ...] = (
-        undecided([made]).search,
+        made.undecided.search,
         lambda text: pattern.search(text, timeout=TIMEOUT),
     )
     for search in searches:

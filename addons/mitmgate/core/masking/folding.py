@@ -3,7 +3,8 @@
 Full-width forms, digits of other scripts, non-breaking and typographic hyphens and spaces: models
 write card and phone numbers with them, and so does someone who wants to get a value past a mask.
 Lengths never change, so a match in the folded text has its place in the original. Characters that
-look alike but are not the same by Unicode, and ones without width, are not folded.
+look alike but are not the same by Unicode, and ones without width, are not folded. The letter of
+an escaped line end or tab (`\\n` in JSON or source code) becomes a blank: no value begins with it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,23 @@ _TABLE = _table()
 _FOLDABLE = frozenset(_TABLE)
 
 
-def fold(text: str) -> str:
-    """`text` with the same length, and ASCII wherever Unicode says it means that."""
+def beyond_ascii(text: str) -> set[str]:
+    """Which characters beyond ASCII stand in `text`."""
     if text.isascii():
-        return text
-    beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
-    for char in _FOLDABLE.intersection(beyond.decode("utf-8", "surrogatepass")):
+        return set()
+    data = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
+    return set(data.decode("utf-8", "surrogatepass"))
+
+
+def fold(text: str, beyond: set[str] | None = None) -> str:
+    """`text` with the same length, and ASCII wherever Unicode says it means that.
+
+    `beyond` is `beyond_ascii(text)`, for who has it already. What a character becomes depends on
+    it and on the one before it alone.
+    """
+    for char in _FOLDABLE.intersection(beyond_ascii(text) if beyond is None else beyond):
         text = text.replace(char, _TABLE[char])
+    if "\\" in text:
+        for letter in "nrt":
+            text = text.replace(f"\\{letter}", "\\ ")
     return text

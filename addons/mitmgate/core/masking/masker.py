@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mitmgate.core.masking.folding import fold
 from mitmgate.core.masking.recognizer import CompiledRecognizer
+from mitmgate.core.masking.shadow import read
 from mitmgate.core.masking.stream import Engine, StreamMasker
 
 
@@ -43,7 +43,8 @@ class Masker:
 
     def mask(self, text: str) -> Masked:
         """Mask a whole text. Raises `TimeoutError` for a recognizer that takes too long."""
-        if not self._engine.prefilter.candidates(fold(text)):
+        candidates = self._engine.prefilter.candidates
+        if not any(candidates(reading.text) for reading in read(text, final=True)):
             return Masked(text)
         trace: list[tuple[str, int, int]] = []
         stream = StreamMasker(self._engine, trace)

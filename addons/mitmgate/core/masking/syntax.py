@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from re import _parser as sre  # type: ignore[attr-defined]
 from typing import Any
@@ -183,13 +183,10 @@ def _complement(excluded: frozenset[str], flags: int) -> Chars:
 
 def _set(items: Any, flags: int) -> Chars:
     negated = str(items[0][0]) == "NEGATE"
-    ascii_: frozenset[str] = frozenset()
-    others: frozenset[str] | None = frozenset()
-    for op, value in items[1:] if negated else items:
-        chars = _member(str(op), value, flags & ~re.IGNORECASE if negated else flags)
-        ascii_ |= chars.ascii
-        others = None if others is None or chars.others is None else others | chars.others
-    return _complement(ascii_, flags) if negated else Chars(ascii_, others)
+    inside = flags & ~re.IGNORECASE if negated else flags
+    members = items[1:] if negated else items
+    chars = union(_member(str(op), value, inside) for op, value in members)
+    return _complement(chars.ascii, flags) if negated else chars
 
 
 def _member(op: str, value: Any, flags: int) -> Chars:
@@ -209,49 +206,11 @@ def _member(op: str, value: Any, flags: int) -> Chars:
     raise UnsupportedError(f"the set member {op.lower()} is not supported")
 
 
-def width(node: Node) -> tuple[int, int | None]:
-    """The fewest and the most characters `node` consumes; None when there is no most."""
-    match node:
-        case Chars():
-            return 1, 1
-        case Look():
-            return 0, 0
-        case Concat(items):
-            return _sum([width(item) for item in items])
-        case Choice(branches):
-            widths = [width(branch) for branch in branches]
-            longest = [high for _, high in widths]
-            return min(low for low, _ in widths), None if None in longest else max(
-                high for high in longest if high is not None
-            )
-        case Repeat(inner, low, high):
-            least, most = width(inner)
-            if most == 0:
-                return 0, 0
-            return least * low, None if most is None or high is None else most * high
-
-
-def _sum(widths: Sequence[tuple[int, int | None]]) -> tuple[int, int | None]:
-    longest = [high for _, high in widths]
-    return sum(low for low, _ in widths), None if None in longest else sum(
-        high for high in longest if high is not None
-    )
-
-
-def reach(node: Node, *, behind: bool) -> int:
-    """How many characters before (after) what `node` consumes its assertions read.
-
-    Raises `UnsupportedError` for an assertion without a limit.
-    """
-    match node:
-        case Chars():
-            return 0
-        case Look(inner, back, _):
-            most = width(inner)[1]
-            if most is None:
-                raise UnsupportedError("a lookaround without a limit cannot be decided on a stream")
-            return (most if back == behind else 0) + reach(inner, behind=behind)
-        case Concat(items) | Choice(items):
-            return max((reach(item, behind=behind) for item in items), default=0)
-        case Repeat(inner, _, _):
-            return reach(inner, behind=behind)
+def union(sets: Iterable[Chars]) -> Chars:
+    """All characters of all of them."""
+    ascii_: frozenset[str] = frozenset()
+    others: frozenset[str] | None = frozenset()
+    for chars in sets:
+        ascii_ |= chars.ascii
+        others = None if others is None or chars.others is None else others | chars.others
+    return Chars(ascii_, others)
