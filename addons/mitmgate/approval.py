@@ -28,8 +28,9 @@ from mitmgate.core.holds import Hold, HoldStore
 from mitmgate.core.matching import Finding, Matcher
 from mitmgate.core.principal import Principal
 from mitmgate.core.rules import load
-from mitmgate.exchange import Exchange, off_loop
+from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal, deny
+from mitmgate.reading import off_loop
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)

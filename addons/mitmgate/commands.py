@@ -22,8 +22,9 @@ from mitmgate.core.rules import Listed, load
 from mitmgate.core.rules import RuleFile as Envelope
 from mitmgate.core.rules.rule import Rule
 from mitmgate.core.wire.segment import Segment
-from mitmgate.exchange import Exchange, off_loop
+from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, deny
+from mitmgate.reading import off_loop
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)

@@ -54,7 +54,8 @@ class Delivery:
 
     @property
     def coverage(self) -> dict[str, int]:
-        return {f"answer:{kind}": count for kind, count in self._stream.coverage.items()}
+        """How many strings of each kind have come so far."""
+        return self._stream.coverage
 
     def prepare(self, http_version: str, response: http.Response) -> None:
         """Headers for an answer whose length and coding change on the way."""

@@ -7,33 +7,27 @@ recordings and replays, and nothing that was once verified may be read back from
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
-from collections.abc import Callable
 from typing import Any
 
-from mitmproxy import connection, ctx, http
-from mitmproxy.utils import human
+from mitmproxy import connection, http
 
-from mitmgate import answerhead, options
+from mitmgate import answerhead
 from mitmgate.core.principal import Principal
 from mitmgate.core.wire import endpoints
-from mitmgate.core.wire.answer import AnswerError, read_answer
 from mitmgate.core.wire.body import Body
 from mitmgate.core.wire.dialect import Endpoint
-from mitmgate.core.wire.encoding import EncodingError, decode
+from mitmgate.core.wire.encoding import EncodingError
 from mitmgate.core.wire.media import Form, form
-from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
+from mitmgate.core.wire.prompt import Prompt
 from mitmgate.core.wire.stream import Filter, StreamError
 from mitmgate.delivery import Delivery, instead
+from mitmgate.reading import answer_of, body_limit, request_of, unreadable
 from mitmgate.refusal import Refusal, deny, refusal_event, refusal_response
 from mitmgate.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-
-# A bigger body is parsed in a thread: the event loop belongs to every caller.
-THREAD_FROM = 32 << 10
 
 
 class Exchange:
@@ -122,30 +116,13 @@ class Exchange:
         """
         if self.prompt is not None:
             return self.prompt
-        request, endpoint = self.flow.request, self.endpoint
-        raw, limit = request.raw_content or b"", body_limit()
-        coding = request.headers.get("content-encoding", "")
-        content_type = request.headers.get("content-type", "")
-        if request.trailers:
-            deny(400, "trailers_refused", "Request trailers are not accepted.")
-        if len(request.headers.get_all("content-type")) > 1:
-            deny(400, "header_twice", "Content-Type is given more than once.")
-
-        def parse() -> tuple[bytes, Prompt]:
-            body = decode(raw, coding, limit)
-            return body, read_prompt(endpoint, self.target, content_type, body)
-
-        try:
-            body, prompt = await off_loop(parse, len(raw) if not coding else THREAD_FROM + 1)
-        except EncodingError as e:
-            deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
-        except PromptError as e:
-            deny(e.status, e.code, str(e))
-        if body is not raw:
+        request = self.flow.request
+        body, prompt = await request_of(request, self.endpoint, self.target)
+        if body is not request.raw_content:
             self.replace_request(body)
         self.sent = body
         self.prompt = prompt
-        self._cover("prompt", prompt.body.coverage if prompt.body else {})
+        self.verdict.cover("prompt", prompt.body.coverage if prompt.body else {})
         return prompt
 
     def replace_request(self, body: bytes) -> None:
@@ -160,24 +137,13 @@ class Exchange:
         """An answer that came whole, decoded and parsed once. Raises a 502 `Refusal`."""
         if self.answer is not None:
             return self.answer
-        response, endpoint = self.flow.response, self.endpoint
+        response = self.flow.response
         assert response is not None
-        raw, limit = response.raw_content or b"", body_limit()
-        coding = response.headers.get("content-encoding", "")
-        content_type = response.headers.get("content-type", "")
-
-        def parse() -> tuple[bytes, Body]:
-            body = decode(raw, coding, limit)
-            return body, read_answer(endpoint, response.status_code, content_type, body)
-
-        try:
-            body, answer = await off_loop(parse, len(raw) if not coding else THREAD_FROM + 1)
-        except (EncodingError, AnswerError) as e:
-            raise self._unreadable(e) from None
-        if body is not raw:
+        body, answer = await answer_of(response, self.endpoint, self.id)
+        if body is not response.raw_content:
             self.replace_answer(body)
         self.answer = answer
-        self._cover("answer", answer.coverage)
+        self.verdict.cover("answer", answer.coverage)
         return answer
 
     def check_head(self) -> None:
@@ -201,14 +167,6 @@ class Exchange:
         response.raw_content = body
         response.headers.pop("transfer-encoding", None)
         response.headers["content-length"] = str(len(body))
-
-    def _unreadable(self, error: Exception) -> Refusal:
-        logger.warning("exchange %s: %s", self.id, error)
-        return Refusal(502, "answer_unreadable", "The model server's answer could not be read.")
-
-    def _cover(self, side: str, counts: dict[str, int]) -> None:
-        for kind, count in counts.items():
-            self.verdict.coverage[f"{side}:{kind}"] = count
 
     @property
     def upgrades(self) -> bool:
@@ -296,7 +254,7 @@ class Exchange:
                     self._fault,
                 )
             except (StreamError, EncodingError) as e:
-                self.refuse(self._unreadable(e))
+                self.refuse(unreadable(self.id, e))
             else:
                 delivery.prepare(self.flow.request.http_version, response)
                 self.delivery = response.stream = delivery
@@ -322,7 +280,7 @@ class Exchange:
         if isinstance(error, Refusal):
             refusal = error
         elif isinstance(error, StreamError | EncodingError):
-            refusal = self._unreadable(error)
+            refusal = unreadable(self.id, error)
         else:
             refusal = self.fault("stream", error)
         self.refuse(refusal)
@@ -353,7 +311,9 @@ class Exchange:
 
     def summary(self) -> dict[str, Any]:
         """The exchange in plain values, as metadata and ledger hold it."""
-        verdict, principal = self.verdict, self.principal
+        principal = self.principal
+        if self.delivery:
+            self.verdict.cover("answer", self.delivery.coverage)
         return {
             "principal": principal.name if principal else "",
             "subject": principal.subject if principal else "",
@@ -365,15 +325,7 @@ class Exchange:
             "ending": self.ending,
             "refusal": self.refusal.code if self.refusal else "",
             "status": self.flow.response.status_code if self.flow.response else 0,
-            "findings": [
-                {"rule": f.rule.id, "action": f.rule.action, "address": f.address, "view": f.view}
-                for f in verdict.findings
-            ],
-            "masked": dict(verdict.masked),
-            "hold": verdict.hold,
-            "approvals": [dict(each) for each in verdict.approvals],
-            "coverage": {**verdict.coverage, **(self.delivery.coverage if self.delivery else {})},
-            "rules": dict(verdict.digests),
+            **self.verdict.plain(),
         }
 
     def publish(self) -> None:
@@ -382,11 +334,8 @@ class Exchange:
         flow.metadata["mitmgate"] = summary
         words = [summary["principal"] or "unknown", summary["operation"], summary["model"]]
         words.append(summary["ending"])
-        rules = [finding.rule.id for finding in self.verdict.findings]
-        words += [self.refusal.code] if self.refusal else []
-        words += [rule for rule in dict.fromkeys(rules) if rule not in words]
-        words += [f"masked {name} x{count}" for name, count in self.verdict.masked.items()]
-        words += [f"hold {self.verdict.hold}"] if self.verdict.hold else []
+        code = self.refusal.code if self.refusal else ""
+        words += [code, *(word for word in self.verdict.words() if word != code)]
         flow.comment = " ".join(word for word in words if word)
         if self.refusal:
             flow.marked = self.refusal.marker
@@ -399,17 +348,6 @@ class Exchange:
 def key_echoed() -> Refusal:
     """The model server has answered with the very key that was sent to it."""
     return Refusal(502, "key_echoed", "The model server's answer held what callers may not see.")
-
-
-def body_limit() -> int:
-    """mitmproxy's own bound on bodies, in bytes; the gate always sets one."""
-    limit = getattr(ctx.options, "body_size_limit", None) or options.BODY_LIMIT
-    return human.parse_size(limit) or 0
-
-
-async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FROM) -> T:
-    """Run `work` in a thread when what it reads is big enough to be felt by other callers."""
-    return await asyncio.to_thread(work) if size > inline else work()
 
 
 _exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()

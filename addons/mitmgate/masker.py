@@ -16,8 +16,9 @@ from mitmgate import options
 from mitmgate.core import masking
 from mitmgate.core.rules import load
 from mitmgate.core.wire.body import Body
-from mitmgate.exchange import Exchange, off_loop
+from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon
+from mitmgate.reading import off_loop
 from mitmgate.rulefile import RuleFile
 
 

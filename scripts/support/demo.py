@@ -51,26 +51,18 @@ def prepare(directory: Path, server: ModelServer) -> None:
     )
 
 
-def token_file(directory: Path, subject: str, scopes: list[str], groups: list[str]) -> Path:
+def token_file(directory: Path, subject: str, scopes: list[str]) -> Path:
     """A file with a token of the development issuer, which the sample identity.yaml trusts."""
     token = devissuer.issue(
         directory / ".mitmgate" / "dev-issuer",
         subject=subject,
         scopes=scopes,
-        groups=groups,
         lifetime=8 * 3600,
     )
     path = directory / f"{subject}.token"
     path.write_text(token)
     path.chmod(0o600)
     return path
-
-
-def approver_groups(directory: Path) -> list[str]:
-    """The groups that the sample approval.yaml lets decide."""
-    file = yaml.safe_load((directory / "rules" / "approval.yaml").read_text())
-    groups = file["approvers"]["who"].get("groups", [])
-    return [groups] if isinstance(groups, str) else list(groups)
 
 
 def run(directory: Path, screen: Screen, *, once: bool, real: bool) -> None:
@@ -82,8 +74,7 @@ def run(directory: Path, screen: Screen, *, once: bool, real: bool) -> None:
             server = start_standin(key=UPSTREAM_KEY, delay=0.002 if once else 0.04)
         stack.enter_context(server.process)
         prepare(directory, server)
-        agent = token_file(directory, "agent-7", ["inference"], [])
-        approver = token_file(directory, "anna", [], approver_groups(directory))
+        agent = token_file(directory, "agent-7", ["inference"])
         command = gate_command(
             "mitmweb",
             upstream=server.url,
@@ -103,7 +94,7 @@ def run(directory: Path, screen: Screen, *, once: bool, real: bool) -> None:
         screen.field("gateway", f"{url}/v1")
         screen.field("mitmweb", web)
         screen.field("console", gate.wait_line(r"console listening at (\S+)")[1])
-        screen.field("tokens", f"{shown(agent)} (caller), {shown(approver)} (approver)")
+        screen.field("token", f"{shown(agent)}, for callers")
         screen.field("rules", f"{shown(directory / 'rules')} (edit them: changes apply at once)")
         model = "smollm2-135m" if real else "stand-in"
         demo = Demo(screen, directory, gate, url, agent.read_text(), model, real=real)

@@ -1,0 +1,88 @@
+"""Bodies off the wire: decoded within bounds, parsed strictly, off the event loop when large."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mitmproxy import ctx, http
+from mitmproxy.utils import human
+
+from mitmgate import options
+from mitmgate.core.wire.answer import AnswerError, read_answer
+from mitmgate.core.wire.body import Body
+from mitmgate.core.wire.dialect import Endpoint
+from mitmgate.core.wire.encoding import EncodingError, decode
+from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
+from mitmgate.refusal import Refusal, deny
+
+logger = logging.getLogger(__name__)
+
+# A bigger body is parsed in a thread: the event loop belongs to every caller.
+THREAD_FROM = 32 << 10
+
+
+def body_limit() -> int:
+    """mitmproxy's own bound on bodies, in bytes; the gate always sets one."""
+    limit = getattr(ctx.options, "body_size_limit", None) or options.BODY_LIMIT
+    return human.parse_size(limit) or 0
+
+
+async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FROM) -> T:
+    """Run `work` in a thread when what it reads is big enough to be felt by other callers."""
+    return await asyncio.to_thread(work) if size > inline else work()
+
+
+async def request_of(
+    request: http.Request, endpoint: Endpoint, target: str
+) -> tuple[bytes, Prompt]:
+    """The body of a request, decoded, and what it says. Raises a 4xx `Refusal`."""
+    if request.trailers:
+        deny(400, "trailers_refused", "Request trailers are not accepted.")
+    if len(request.headers.get_all("content-type")) > 1:
+        deny(400, "header_twice", "Content-Type is given more than once.")
+    content_type = request.headers.get("content-type", "")
+
+    def parse(body: bytes) -> Prompt:
+        return read_prompt(endpoint, target, content_type, body)
+
+    try:
+        return await _read(request, parse)
+    except EncodingError as e:
+        deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
+    except PromptError as e:
+        deny(e.status, e.code, str(e))
+
+
+async def answer_of(
+    response: http.Response, endpoint: Endpoint, exchange: str
+) -> tuple[bytes, Body]:
+    """The body of an answer that came whole, decoded, and its texts. Raises a 502 `Refusal`."""
+    content_type = response.headers.get("content-type", "")
+
+    def parse(body: bytes) -> Body:
+        return read_answer(endpoint, response.status_code, content_type, body)
+
+    try:
+        return await _read(response, parse)
+    except (EncodingError, AnswerError) as e:
+        raise unreadable(exchange, e) from None
+
+
+def unreadable(exchange: str, error: Exception) -> Refusal:
+    """An answer that nobody can read is not delivered; `exchange` is its id, for the log."""
+    logger.warning("exchange %s: %s", exchange, error)
+    return Refusal(502, "answer_unreadable", "The model server's answer could not be read.")
+
+
+async def _read[T](message: http.Message, parse: Callable[[bytes], T]) -> tuple[bytes, T]:
+    raw, limit = message.raw_content or b"", body_limit()
+    coding = message.headers.get("content-encoding", "")
+
+    def work() -> tuple[bytes, T]:
+        body = decode(raw, coding, limit)
+        return body, parse(body)
+
+    # A few bytes of a coding can be very many of text.
+    return await off_loop(work, len(raw) if not coding else THREAD_FROM + 1)
