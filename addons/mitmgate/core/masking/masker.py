@@ -48,7 +48,7 @@ class Masker:
             return Masked(text)
         trace: list[tuple[str, int, int]] = []
         stream = StreamMasker(self._engine, trace)
-        masked = stream.feed(text) + stream.finish()
+        masked = stream.finish(text)
         return Masked(masked, tuple(Hit(*hit) for hit in trace))
 
     def stream(self) -> StreamMasker:

@@ -91,13 +91,17 @@ class StreamMasker:
             self._run(text[i : i + PIECE], final=False) for i in range(0, len(text), PIECE)
         )
 
-    def finish(self) -> str:
-        """The text ends here: returns the rest. Called again, it returns nothing."""
+    def finish(self, text: str = "") -> str:
+        """The text ends here, perhaps after one more piece: returns the rest.
+
+        Called again, it returns nothing, and raises `ValueError` for more text.
+        """
+        released = self.feed(text[:-PIECE])
         if self._ended:
-            return ""
-        rest = self._run("", final=True)
+            return self.feed(text)
+        rest = self._run(text[-PIECE:], final=True)
         self._ended = True
-        return rest
+        return released + rest
 
     def _run(self, piece: str, *, final: bool) -> str:
         if self._broken:
