@@ -183,13 +183,20 @@ async def test_a_failing_configure_closes_the_gate(caplog: pytest.LogCaptureFixt
         def configure(self, updated: set[str]) -> None:
             raise exceptions.OptionsError("rules.yaml:7: one\nrules.yaml:9: two")
 
-    with taddons.context(Failing()) as tctx:
+    with taddons.context(failing := Failing()) as tctx:
         tctx.configure(tctx.master.addons.get("test.failing"), ssl_insecure=True)
         assert Tripwire.of(tctx.master).closed == "test.failing did not configure"
     assert [record.message for record in caplog.records if record.levelname == "ERROR"][-2:] == [
         "rules.yaml:7: one",
         "rules.yaml:9: two",
     ]
+    with taddons.context(failing) as tctx:
+        wire = Tripwire.of(tctx.master)
+        wire.close("test.failing", "configure")
+        wire.reopen("test.failing", "running")
+        assert wire.closed == "test.failing did not configure"
+        wire.reopen("test.failing", "configure")
+        assert wire.closed == ""
 
 
 @pytest.mark.parametrize("option", ["ignore_hosts", "tcp_hosts", "map_remote", "modify_body"])

@@ -108,11 +108,12 @@ class Credentials(GateAddon):
             deny(503, "credential_invalid", "The gateway has no credential for the model server.")
         exchange.secret = max(value.split(), key=len, default="")
         flow.request.headers.pop(upstream.header, None)
-        if flow.request.scheme == "http":
+        if flow.request.scheme == "http" and flow.request.http_version.startswith("HTTP/1"):
             line = (upstream.header.encode(), value.encode())
             flow.request.headers = _Sealed(flow.request.headers.fields, line)
         else:
-            # Over TLS the server may choose HTTP/2, which mitmproxy writes from the fields.
+            # HTTP/2 is written from the fields: a server may choose it over TLS, and a caller who
+            # came with it has the request copied.
             flow.request.headers[upstream.header] = value
         self._injected[flow] = upstream.header
 

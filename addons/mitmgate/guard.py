@@ -108,7 +108,7 @@ def _checked(event: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def failed(self: GateAddon, error: Exception) -> None:
-        Tripwire.of(ctx.master).close(self.name, f"{self.name} did not {event}")
+        Tripwire.of(ctx.master).close(self.name, event)
         if isinstance(error, exceptions.OptionsError):
             for line in str(error).splitlines():
                 logger.error("%s", line)
@@ -126,6 +126,9 @@ def _checked(event: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             hook(self, *args)
         except Exception as e:
             failed(self, e)
+        else:
+            if event != "done":
+                Tripwire.of(ctx.master).reopen(self.name, event)
 
     return plain
 

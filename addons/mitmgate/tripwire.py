@@ -41,7 +41,7 @@ class Tripwire:
     def __init__(self) -> None:
         self.started = False
         self._armed: dict[str, Armed] = {}
-        self._closed: dict[str, str] = {}  # addon name -> why the gate is closed
+        self._closed: dict[tuple[str, str], str] = {}  # (addon name, event) -> why it is closed
 
     @staticmethod
     def of(master: Any) -> Tripwire:
@@ -61,19 +61,23 @@ class Tripwire:
             options.settle()
             errorpage.install()
         self._armed[addon.name] = addon
-        self._closed.pop(addon.name, None)
+        self._closed = {at: why for at, why in self._closed.items() if at[0] != addon.name}
 
     def disarm(self, addon: Armed) -> None:
         """`addon` is unloaded: by a reload, which arms it again, or for good, or at shutdown."""
         if self._armed.get(addon.name) is addon:
             del self._armed[addon.name]
-        self._closed.setdefault(addon.name, f"{addon.name} is unloaded")
+        self._closed[addon.name, "done"] = f"{addon.name} is unloaded"
         if not _ending():
             logger.log(ALERT, "%s is unloaded: the gate is closed until it loads again", addon.name)
 
-    def close(self, name: str, reason: str) -> None:
-        """Refuse everything until `name` is loaded again."""
-        self._closed[name] = reason
+    def close(self, name: str, event: str) -> None:
+        """Refuse everything until the addon `name` has done `event`, or is loaded again."""
+        self._closed[name, event] = f"{name} did not {event}"
+
+    def reopen(self, name: str, event: str) -> None:
+        """The addon `name` has done `event`."""
+        self._closed.pop((name, event), None)
 
     @property
     def closed(self) -> str:
