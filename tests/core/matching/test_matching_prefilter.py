@@ -8,7 +8,8 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mitmgate.core.matching.prefilter import Prefilter, refusals
+from mitmgate.core.matching import prefilter as prefilter_module
+from mitmgate.core.matching.prefilter import Prefilter, Scanner, refusals
 from mitmgate.core.matching.superset import scannable, superset
 from mitmgate.core.matching.syntax import compile_pattern, parse
 
@@ -144,3 +145,21 @@ def test_what_a_pattern_may_not_say(pattern: str, said: str):
 @pytest.mark.parametrize("pattern", [r"\{x\}", "[{]x", r"\[x", "[]]x", r"[\[]x", "x{2}y{1,}z{,3}"])
 def test_braces_and_brackets_that_are_meant(pattern: str):
     assert parse(pattern)
+
+
+@pytest.mark.skipif(prefilter_module.hyperscan is None, reason="needs Hyperscan")
+def test_the_same_patterns_are_compiled_once() -> None:
+    first = Scanner({0: "abc", 1: "xyz"}, flags=0)
+    again = Scanner({0: "abc", 1: "xyz"}, flags=0)
+    other = Scanner({0: "abc", 1: "xyz"}, flags=hyperscan_flag())
+    assert again._database is first._database
+    assert other._database is not first._database
+    found: list[int] = []
+    for scanner in (first, again):
+        scanner.scan(b"abc", lambda i, end: found.append(i))
+    assert found == [0, 0]
+
+
+def hyperscan_flag() -> int:
+    flag: int = prefilter_module.hyperscan.HS_FLAG_CASELESS
+    return flag

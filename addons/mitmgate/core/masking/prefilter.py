@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 hyperscan: Any
@@ -62,6 +63,12 @@ class Prefilter:
 
 def _compile(patterns: Sequence[str], ids: Sequence[int]) -> Any:
     """A database, or None when one of the patterns, or all together, are too much for Hyperscan."""
+    return _compiled(tuple(patterns), tuple(ids))
+
+
+@lru_cache(maxsize=64)
+def _compiled(patterns: tuple[str, ...], ids: tuple[int, ...]) -> Any:
+    """Made once: an edit that leaves the patterns alone, and a second profile, cost nothing."""
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     flags = (
         hyperscan.HS_FLAG_PREFILTER

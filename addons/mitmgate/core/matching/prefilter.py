@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import batched
 from typing import Any
 
@@ -21,22 +22,32 @@ GROUP = 32  # patterns in one scan for ends: a small database is quick, and most
 MOST_ENDS = 1000  # noted in one scan, 0.2 ms; where there are more, whole texts are searched
 
 
+@lru_cache(maxsize=64)
+def _compiled(patterns: tuple[tuple[int, str], ...], flags: int) -> Any:
+    """A database, made once: an edit that leaves the patterns alone costs nothing.
+
+    Databases are read only, so that all who ask for the same patterns may share one.
+    """
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    try:
+        database.compile(
+            expressions=[pattern.encode() for _, pattern in patterns],
+            ids=[i for i, _ in patterns],
+            elements=len(patterns),
+            flags=[flags] * len(patterns),
+        )
+    except hyperscan.error as e:
+        raise ValueError(str(e)) from None
+    return database
+
+
 class Scanner:
     """Patterns compiled once, scanned by many threads at a time, each with a scratch of its own."""
 
     def __init__(self, patterns: Mapping[int, str], flags: int) -> None:
         """Patterns by id. Raises `ValueError` if one of them does not compile."""
         self._local = threading.local()
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        try:
-            self._database.compile(
-                expressions=[pattern.encode() for pattern in patterns.values()],
-                ids=list(patterns),
-                elements=len(patterns),
-                flags=[flags] * len(patterns),
-            )
-        except hyperscan.error as e:
-            raise ValueError(str(e)) from None
+        self._database = _compiled(tuple(patterns.items()), flags)
 
     def scan(self, data: bytes, note: Callable[[int, int], object]) -> None:
         """Calls `note` with the id and the end of every match, until it returns something true."""
