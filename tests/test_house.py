@@ -10,7 +10,19 @@ import pytest
 
 ADDONS = Path(__file__).parents[1] / "addons"
 PACKAGE = ADDONS / "mitmgate"
-KIT = {"answerhead", "errorpage", "guard", "tripwire", "exchange", "delivery", "reading", "refusal", "verdict", "options", "rulefile"}
+KIT = {
+    "answerhead",
+    "errorpage",
+    "guard",
+    "tripwire",
+    "exchange",
+    "delivery",
+    "reading",
+    "refusal",
+    "verdict",
+    "options",
+    "rulefile",
+}
 ENTRIES = {path.stem for path in ADDONS.glob("*.py")}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -14,6 +14,7 @@ _PASSED = frozenset(
     cache-control connection content-encoding content-length content-type date keep-alive
     request-id retry-after transfer-encoding vary x-request-id x-should-retry
     openai-processing-ms openai-version
+    mcp-session-id mcp-protocol-version
     """.split()
 )
 _PASSED_PREFIXES = ("ratelimit", "x-ratelimit-", "anthropic-ratelimit-", "x-gate-")

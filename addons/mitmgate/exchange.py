@@ -274,6 +274,10 @@ class Exchange:
         if "trailer" in response.headers:
             self.refuse(Refusal(502, "trailers_refused", "The model server announced trailers."))
         answerhead.trim(response)
+        request = self.flow.request
+        if request.headers.get("connection") == "close" and not request.is_http2:
+            # mitmproxy closes the caller's connection too, and a caller has to know.
+            response.headers["connection"] = "close"
 
     def _fault(self, error: Exception) -> bytes:
         """A stream failed after its headers were out: the event that says so."""

@@ -300,3 +300,21 @@ async def test_a_stream_under_another_name_is_read_as_the_stream_it_is(
         if line.startswith("data: {")
     ]
     assert "".join(texts) == "[CARD] and [EMAIL]."
+
+
+async def test_a_caller_is_told_that_the_connection_closes_behind_a_stream(
+    start_gate: Callable[..., Gate], tokens: Tokens
+) -> None:
+    async def handle(head: bytes, writer: asyncio.StreamWriter) -> None:
+        kind = "text/event-stream" if b"x-stream: 1" in head else "application/json"
+        body = b"data: [DONE]\n\n" if b"x-stream: 1" in head else said("hello")
+        writer.write(answer(body, f"Content-Type: {kind}"))  # keep-alive, says the server
+
+    async with upstream(handle) as url:
+        gate = start_gate(upstream=url)
+        async with gate.client(tokens.mint(), limits=httpx.Limits(max_connections=1)) as client:
+            for i in range(20):
+                asked = {**BODY, "stream": i % 2 == 0}
+                got = await client.post(CHAT, json=asked, headers={"x-stream": str(1 - i % 2)})
+                assert got.status_code == 200
+                assert (got.headers.get("connection") == "close") == (i % 2 == 0)

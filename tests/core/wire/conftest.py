@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class Sample:
 
     @property
     def stream(self) -> Stream:
-        endpoint = find("POST", self.path)
+        endpoint = find("POST", self.path.replace("{model}", "m"))
         assert endpoint is not None
         assert endpoint.stream is not None
         return endpoint.stream
@@ -511,6 +512,95 @@ def llamacpp_read(stream: bytes) -> dict[str, str]:
 
 LLAMACPP = Sample("/completion", ("0", "1"), llamacpp_make, llamacpp_read)
 
+# TGI: the last token is a special one, or a piece of the text.
+
+
+def tgi_make(texts: dict[str, str], cut: Cut, *, special: bool = True) -> bytes:
+    def event(index: int, text: str, **more: Any) -> dict[str, Any]:
+        token = {"id": 7 + index, "text": text, "logprob": -0.5, "special": False}
+        end: dict[str, Any] = {"generated_text": None, "details": None, **more}
+        return {"index": index, "token": token, "top_tokens": [token], **end}
+
+    *pieces, last = [event(i, piece) for i, piece in enumerate(cut(texts["text"]), 1)]
+    if special:
+        pieces.append(last)
+        last = event(len(pieces) + 1, "</s>")
+        last["token"]["special"] = True
+    last |= {"generated_text": texts["text"], "details": {"finish_reason": "length", "seed": 1}}
+    return sse(*pieces, last).replace(b"data: ", b"data:")
+
+
+def tgi_read(stream: bytes) -> dict[str, str]:
+    said, over = "", False
+    for event in events_of(stream):
+        assert not over
+        assert isinstance(event["index"], int)
+        token = event["token"]
+        assert isinstance(token["id"], int)
+        assert isinstance(token["logprob"], float)
+        if not token["special"]:
+            said += token["text"]
+        over = event["generated_text"] is not None
+    return {"text": said}
+
+
+def tgi_copies(stream: bytes) -> list[tuple[str, str]]:
+    *_, last = events_of(stream)
+    return [("text", last["generated_text"])]
+
+
+TGI = Sample("/generate_stream", ("text",), tgi_make, tgi_read, copies=tgi_copies)
+TGI_COMPATIBLE = Sample(
+    "/", ("text",), partial(tgi_make, special=False), tgi_read, copies=tgi_copies
+)
+
+
+# Triton.
+
+
+def kserve_make(texts: dict[str, str], cut: Cut) -> bytes:
+    head = {"model_name": "m", "model_version": "1", "sequence_end": False}
+    return sse(*({**head, "text_output": piece} for piece in cut(texts["text"])))
+
+
+def kserve_read(stream: bytes) -> dict[str, str]:
+    return {"text": "".join(event["text_output"] for event in events_of(stream))}
+
+
+KSERVE = Sample("/v2/models/{model}/generate_stream", ("text",), kserve_make, kserve_read)
+
+
+# MCP: every event is a message, and nothing is in pieces.
+
+
+def mcp_make(texts: dict[str, str], cut: Cut) -> bytes:
+    note = {"progressToken": "p-1", "progress": 1, "message": texts["note"]}
+    result = {
+        "content": [{"type": "text", "text": texts["text"]}],
+        "structuredContent": json.loads(texts["call"]),
+        "isError": False,
+    }
+    messages: list[dict[str, Any]] = [
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": note},
+        {"jsonrpc": "2.0", "id": 1, "result": result},
+    ]
+    return sse(*messages).replace(b"data: ", b"event: message\ndata: ")
+
+
+def mcp_read(stream: bytes) -> dict[str, str]:
+    note, answer = events_of(stream)
+    assert note["method"] == "notifications/progress"
+    assert answer["id"] == 1
+    (block,) = answer["result"]["content"]
+    return {
+        "note": note["params"]["message"],
+        "text": block["text"],
+        "call": json.dumps(answer["result"]["structuredContent"]),
+    }
+
+
+MCP = Sample("/mcp", ("note", "text", "call"), mcp_make, mcp_read, json=("call",))
+
 SAMPLES = {
     "chat": CHAT,
     "completions": COMPLETIONS,
@@ -519,6 +609,10 @@ SAMPLES = {
     "ollama-chat": OLLAMA_CHAT,
     "ollama-generate": OLLAMA_GENERATE,
     "llamacpp": LLAMACPP,
+    "tgi": TGI,
+    "tgi-compatible": TGI_COMPATIBLE,
+    "kserve": KSERVE,
+    "mcp": MCP,
 }
 
 

@@ -28,6 +28,64 @@ WEATHER_LEAVES = {
 HEAD = {"id": "c-1", "object": "chat.completion", "created": 1764000000, "model": "m"}
 LOGPROBS = {"content": [{"token": "jane", "logprob": -0.1, "top_logprobs": []}]}
 
+TGI_TOKEN = {"id": 5, "text": "Hello", "logprob": -0.5, "special": False}
+TGI_TOKENS = {"prefill": [TGI_TOKEN], "tokens": [TGI_TOKEN], "top_tokens": [[TGI_TOKEN]]}
+TGI_ANSWER = {
+    "generated_text": "Hello",
+    "details": {
+        "finish_reason": "length",
+        "generated_tokens": 1,
+        **TGI_TOKENS,
+        "best_of_sequences": [
+            {"generated_text": "Hello", "finish_reason": "length", **TGI_TOKENS},
+        ],
+    },
+}
+TGI_LEAVES = {
+    "generated_text": TEXT,
+    "details.prefill": COPY,
+    "details.tokens": COPY,
+    "details.top_tokens": COPY,
+    "details.best_of_sequences[0].generated_text": TEXT,
+    "details.best_of_sequences[0].prefill": COPY,
+    "details.best_of_sequences[0].tokens": COPY,
+    "details.best_of_sequences[0].top_tokens": COPY,
+}
+MCP_TEXT = {"type": "text", "text": "Hello"}
+MCP_ANSWER = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "result": {
+        "content": [
+            MCP_TEXT,
+            {"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="},
+            {"type": "image", "mimeType": "text/plain", "data": "aGk="},
+            {"type": "resource", "resource": {"uri": "file:///a", "text": "Hello"}},
+            {"type": "resource", "resource": {"uri": "u", "mimeType": "text/x", "blob": "aGk="}},
+        ],
+        "contents": [{"uri": "u", "mimeType": "image/gif", "blob": "R0lG"}],
+        "structuredContent": {"text": "Hello"},
+        "tools": [{"name": "t", "description": "Tells it"}],
+        "nextCursor": "c",
+        "_meta": {"progressToken": "p-1"},
+    },
+}
+MCP_LEAVES = {
+    "result.content[0].text": TEXT,
+    "result.content[1].data": BLOB,
+    "result.content[2].data": TEXT,
+    "result.content[3].resource.uri": TEXT,
+    "result.content[3].resource.text": TEXT,
+    "result.content[4].resource.uri": TEXT,
+    "result.content[4].resource.blob": TEXT,
+    "result.contents[0].uri": TEXT,
+    "result.contents[0].blob": BLOB,
+    "result.structuredContent": ARGUMENTS,
+    "result.tools[0].name": TEXT,
+    "result.tools[0].description": TEXT,
+    "result.nextCursor": TEXT,
+}
+
 # (method and path, direction, sample, the address and kind of every string that is not META)
 Row = tuple[str, str, Any, dict[str, Kind]]
 ROWS: list[Row] = [
@@ -998,12 +1056,269 @@ ROWS: list[Row] = [
     ("GET /health", "answer", {"status": "ok"}, {}),
     ("GET /v1/health", "answer", {"status": "ok"}, {}),
     ("GET /metrics", "answer", {"text": "as JSON, which it is not"}, {"text": TEXT}),
+    # TGI
+    *(
+        (
+            f"POST {path}",
+            "request",
+            {
+                "inputs": "Hi",
+                "parameters": {
+                    "stop": ["END"],
+                    "grammar": {"type": "regex", "value": "a+"},
+                    "adapter_id": "a",
+                    "temperature": 0.5,
+                    "new": "n",
+                },
+                "stream": True,
+            },
+            {
+                "inputs": TEXT,
+                "parameters.stop[0]": TEXT,
+                "parameters.grammar.type": TOOLS,
+                "parameters.grammar.value": TOOLS,
+                "parameters.adapter_id": TEXT,
+                "parameters.new": TEXT,
+            },
+        )
+        for path in ("/generate", "/generate_stream", "/")
+    ),
+    *(
+        (f"POST {path}", "answer", TGI_ANSWER, TGI_LEAVES)
+        for path in ("/generate", "/generate_stream")
+    ),
+    (
+        "POST /",
+        "answer",
+        [TGI_ANSWER],
+        {f"[0].{where}": kind for where, kind in TGI_LEAVES.items()},
+    ),
+    *(
+        (
+            f"POST {path}",
+            "stream",
+            [
+                {
+                    "index": 1,
+                    "token": {"id": 12, "text": "He", "logprob": -0.5, "special": False},
+                    "top_tokens": [TGI_TOKEN],
+                    "generated_text": None,
+                    "details": None,
+                    "new": "n",
+                },
+                {
+                    "index": 2,
+                    "token": {"id": 2, "text": "</s>", "logprob": -0.5, "special": True},
+                    "generated_text": "He",
+                    "details": {"finish_reason": "eos_token", "prefill": [TGI_TOKEN]},
+                },
+                {"error": "gone", "error_type": "generation"},
+            ],
+            {
+                "0 token.id": COPY,
+                "0 token.text": CHANNEL,
+                "0 top_tokens": COPY,
+                "0 new": CHANNEL,
+                "1 token.id": COPY,
+                "1 token.text": CHANNEL,
+                "1 generated_text": TEXT,
+                "1 details.prefill": COPY,
+                "2 error": TEXT,
+                "2 error_type": TEXT,
+            },
+        )
+        for path in ("/generate_stream", "/")
+    ),
+    (
+        "GET /info",
+        "answer",
+        {"model_id": "org/m", "version": "3.0", "about": "a, b"},
+        {"about": TEXT},
+    ),
+    # KServe
+    *(
+        row
+        for at in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+        for row in (
+            (
+                f"POST {at}/infer",
+                "request",
+                {
+                    "id": "r-1",
+                    "inputs": [
+                        {
+                            "name": "text",
+                            "shape": [1, 2],
+                            "datatype": "BYTES",
+                            "data": ["Hi", ["you"]],
+                            "parameters": {"content_type": "str"},
+                        }
+                    ],
+                    "outputs": [{"name": "o", "parameters": {"classification": 2}}],
+                },
+                {
+                    "inputs[0].data[0]": TEXT,
+                    "inputs[0].data[1][0]": TEXT,
+                    "inputs[0].parameters.content_type": TEXT,
+                },
+            ),
+            (
+                f"POST {at}/infer",
+                "answer",
+                {
+                    "id": "r-1",
+                    "model_name": "m",
+                    "model_version": "1",
+                    "outputs": [
+                        {"name": "o", "datatype": "BYTES", "shape": [1], "data": ["Hello"]},
+                        {"name": "output_ids", "datatype": "INT32", "shape": [1], "data": [5]},
+                        {"name": "scores", "datatype": "FP32", "shape": [1], "data": [0.50]},
+                    ],
+                },
+                {"outputs[0].data[0]": TEXT, "outputs[1].data": COPY},
+            ),
+            *(
+                (
+                    f"POST {at}/{name}",
+                    direction,
+                    sample,
+                    expected,
+                )
+                for name in ("generate", "generate_stream")
+                for direction, sample, expected in (
+                    (
+                        "request",
+                        {"text_input": "Hi", "parameters": {"stop": ["x"]}, "bad_words": ["y"]},
+                        {"text_input": TEXT, "parameters.stop[0]": TEXT, "bad_words[0]": TEXT},
+                    ),
+                    (
+                        "answer",
+                        {
+                            "model_name": "m",
+                            "model_version": "1",
+                            "text_output": "Hello",
+                            "output_ids": [1],
+                            "cum_log_probs": 0.5,
+                        },
+                        {"text_output": TEXT, "output_ids": COPY},
+                    ),
+                )
+            ),
+            (
+                f"POST {at}/generate_stream",
+                "stream",
+                [
+                    {"model_name": "m", "text_output": "He", "token_ids": [1], "new": "n"},
+                    {"text_output": ["He", "Ho"]},
+                    {"error": "gone"},
+                ],
+                {
+                    "0 text_output": CHANNEL,
+                    "0 token_ids": COPY,
+                    "0 new": CHANNEL,
+                    "1 text_output[0]": CHANNEL,
+                    "1 text_output[1]": CHANNEL,
+                    "2 error": TEXT,
+                },
+            ),
+        )
+    ),
+    ("GET /v2", "answer", {"name": "triton", "version": "2.50", "extensions": ["generate"]}, {}),
+    (
+        "GET /v2/models/{model}",
+        "answer",
+        {"name": "m", "inputs": [{"name": "i", "datatype": "BYTES", "shape": [1]}]},
+        {},
+    ),
+    ("GET /v2/models/{model}/ready", "answer", {"ready": True}, {}),
+    ("GET /v2/health/live", "answer", {"live": True}, {}),
+    ("GET /v2/health/ready", "answer", {"ready": True}, {}),
+    # MCP
+    (
+        "POST /mcp",
+        "request",
+        {
+            "jsonrpc": "2.0",
+            "id": "call-1",
+            "method": "tools/call",
+            "params": {
+                "name": "send_mail",
+                "arguments": {"to": "ann", "cc": ["bob"]},
+                "_meta": {"progressToken": "p-1", "trace": "t"},
+            },
+        },
+        {
+            "params.name": CALLS,
+            "params.arguments.to": CALLS,
+            "params.arguments.cc[0]": CALLS,
+            "params._meta.trace": TEXT,
+        },
+    ),
+    (
+        "POST /mcp",
+        "request",
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {"protocolVersion": "2025-06-18", "clientInfo": {"name": "c"}},
+        },
+        {"params.protocolVersion": TEXT, "params.clientInfo.name": TEXT},
+    ),
+    (
+        "POST /mcp",
+        "request",
+        {"id": 1, "result": {"model": "m", "role": "assistant", "content": MCP_TEXT}},
+        {"result.model": TEXT, "result.role": TEXT, "result.content.text": TEXT},
+    ),
+    *(
+        ("POST /mcp", "request", body, {"method": TEXT, **more})
+        for body, more in (
+            ({"method": "tell me"}, {}),
+            ({"method": "a/" * 5}, {}),
+            ({"method": "x\ny", "error": {"message": "m"}}, {"error.message": TEXT}),
+        )
+    ),
+    *((f"{method} /mcp", "answer", MCP_ANSWER, MCP_LEAVES) for method in ("GET", "POST", "DELETE")),
+    *(
+        (
+            f"{method} /mcp",
+            "stream",
+            [
+                MCP_ANSWER,
+                {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/progress",
+                    "params": {"progressToken": "p-1", "progress": 1, "message": "Half."},
+                },
+                {
+                    "jsonrpc": "2.0",
+                    "id": 7,
+                    "method": "sampling/createMessage",
+                    "params": {
+                        "systemPrompt": "Be brief.",
+                        "messages": [{"role": "user", "content": MCP_TEXT}],
+                    },
+                },
+                {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "gone", "data": "d"}},
+            ],
+            {
+                **{f"0 {where}": kind for where, kind in MCP_LEAVES.items()},
+                "1 params.message": TEXT,
+                "2 params.systemPrompt": TEXT,
+                "2 params.messages[0].content.text": TEXT,
+                "3 error.message": TEXT,
+                "3 error.data": TEXT,
+            },
+        )
+        for method in ("GET", "POST")
+    ),
 ]
 
 
 def named(name: str) -> Endpoint:
     method, path = name.split()
-    endpoint = find(method, path.replace("{model}", "m"))
+    endpoint = find(method, path.replace("{model}", "m").replace("{version}", "1"))
     assert endpoint is not None
     return endpoint
 
@@ -1070,12 +1385,12 @@ def test_a_field_that_is_not_known_is_text_and_so_is_its_key(endpoint: Endpoint)
 @pytest.mark.parametrize(
     "value", ['"jane@example.com"', "[[]]", '{"": 0}', "[1]", '{"a": "b"}', "5", "null"]
 )
-def test_a_copy_is_a_list_or_an_object_and_a_string_in_its_place_is_text(value: str) -> None:
+def test_a_copy_is_no_string_and_a_string_in_its_place_is_text(value: str) -> None:
     document = Document(f'{{"logprobs": {value}, "x": {{"logprobs": "y"}}}}'.encode())
     found = leaves(document, {"logprobs": COPY, "x": Kind.META})
     if value.startswith('"'):
         assert [(leaf.kind, leaf.text) for leaf in found] == [(TEXT, "jane@example.com")]
-    elif value[0] in "[{":
+    elif value != "null":
         assert [(leaf.kind, leaf.index) for leaf in found] == [(COPY, 0)]
     else:
         assert found == []

@@ -64,6 +64,9 @@ def test_token_ids_in_a_prompt_are_refused(path: str, prompt: Any) -> None:
         ("/v1/rerank", "query"),
         ("/infill", "input_prefix"),
         ("/infill", "input_suffix"),
+        ("/generate", "inputs"),
+        ("/", "inputs"),
+        ("/v2/models/m/generate", "text_input"),
     ],
 )
 @pytest.mark.parametrize("value", [[1, 2], [[1], ["a"]], ["a", 2]])
@@ -73,7 +76,14 @@ def test_token_ids_are_refused_wherever_a_server_takes_them(
     assert refusal(path, {"model": "m", field: value}) == (400, "prompt_opaque")
 
 
-@pytest.mark.parametrize("path", [e.path for e in ENDPOINTS if e.request is not None])
+@pytest.mark.parametrize(
+    "path",
+    [
+        e.path.replace("{model}", "m").replace("{version}", "1")
+        for e in ENDPOINTS
+        if e.request is not None
+    ],
+)
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -108,6 +118,12 @@ def test_what_writes_the_prompt_out_of_sight_is_refused(path: str, field: str, v
 )
 def test_texts_and_numbers_elsewhere_pass(path: str, body: Any) -> None:
     assert read(path, body).body is not None
+
+
+def test_a_stored_prompt_is_refused_and_a_string_in_its_place_is_text() -> None:
+    assert refusal("/v1/responses", {"prompt": {"id": "pmpt_1"}}) == (400, "prompt_opaque")
+    segments = read("/v1/responses", {"prompt": "a text"}).segments()
+    assert ("prompt", "a text") in [(segment.where, segment.text) for segment in segments]
 
 
 # Keys that Go reads in any case, and others do not.
@@ -235,6 +251,14 @@ def test_a_model_may_be_missing(body: Any, model: str | None) -> None:
         ("/api/chat", {"stream": False}, False),
         ("/api/generate", {}, True),
         ("/api/embed", {}, False),
+        ("/generate", {"inputs": "x"}, False),
+        ("/generate_stream", {"inputs": "x"}, True),
+        ("/generate_stream", {"inputs": "x", "stream": False}, True),
+        ("/", {"inputs": "x"}, False),
+        ("/", {"inputs": "x", "stream": True}, True),
+        ("/v2/models/m/generate", {}, False),
+        ("/v2/models/m/generate_stream", {"stream": False}, True),
+        ("/mcp", {}, False),
         ("/completion", {"stream": True}, True),
     ],
 )
@@ -399,6 +423,45 @@ def test_canonical_forgets_white_space_and_escapes_only() -> None:
             {"prompt": ["P1"], "input_extra": [{"text": "P2"}], "grammar": "T1"},
             {"prompt": ["P1", "P2"], "tools": ["T1"]},
         ),
+        (
+            "/generate",
+            {
+                "inputs": "P1",
+                "parameters": {"stop": ["P2"], "grammar": {"type": "json", "value": "T1"}},
+            },
+            {"prompt": ["P1", "P2"], "tools": ["T1"]},
+        ),
+        (
+            "/v2/models/m/infer",
+            {
+                "inputs": [
+                    {"name": "a", "shape": [1], "datatype": "BYTES", "data": ["P1", ["P2"]]},
+                    {"name": "max_tokens", "shape": [1], "datatype": "INT32", "data": [16]},
+                ],
+            },
+            {"prompt": ["P1", "P2"]},
+        ),
+        ("/v2/models/m/generate", {"text_input": "P1", "new": "P2"}, {"prompt": ["P1", "P2"]}),
+        (
+            "/mcp",
+            {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "tools/call",
+                "params": {"name": "C1", "arguments": {"a": ["C2"]}, "_meta": {"x": "P1"}},
+            },
+            {"prompt": ["P1"], "tool_calls": ["C1", "C2"]},
+        ),
+        (
+            "/mcp",
+            {"method": "prompts/get", "params": {"name": "P1", "arguments": {"a": "P2"}}},
+            {"prompt": ["P1", "P2"]},
+        ),
+        (
+            "/mcp",
+            {"id": 7, "result": {"role": "assistant", "content": {"type": "text", "text": "P1"}}},
+            {"prompt": ["P1"]},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -458,7 +521,97 @@ def test_each_text_has_the_part_of_its_role(
         ("/v1/messages", {"thinking": {"type": "secret"}}),
         ("/api/chat", {"messages": [{"role": "secret", "content": ""}]}),
         ("/api/generate", {"think": "secret"}),
+        ("/generate", {"inputs": "x", "parameters": {"adapter_id": "secret"}}),
+        ("/v2/models/m/infer", {"inputs": [{"name": "a\nsecret", "data": ["x"]}]}),
+        ("/v2/models/m/infer", {"inputs": [{"name": "a", "parameters": {"p": "secret"}}]}),
+        ("/v2/models/m/generate", {"text_input": "x", "parameters": {"stop": "secret"}}),
+        ("/mcp", {"method": "export the secret"}),
+        ("/mcp", {"method": "tools/call", "params": {"name": "secret"}}),
+        ("/mcp", {"method": "tools/list", "params": {"cursor": "secret"}}),
+        ("/mcp", {"method": "x", "params": ["secret"]}),
     ],
 )
 def test_no_text_that_a_model_may_see_hides_in_names_and_ids(path: str, body: Any) -> None:
     assert any("secret" in segment.text for segment in read(path, body).segments())
+
+
+# Models in paths, and what KServe's extensions put out of sight.
+
+
+def test_the_model_of_the_path_is_the_model_of_the_request() -> None:
+    assert read("/v2/models/m-1/infer", {"inputs": []}).model == "m-1"
+    assert read("/v2/models/m-1/versions/3/generate", {"text_input": "x"}).model == "m-1"
+    assert read("/v2/models/m-1/generate", {"model": "m-1"}).model == "m-1"
+    found = read_prompt(endpoint("/v1/models/m-1", "GET"), "/v1/models/m-1?x=/m-2", "", b"")
+    assert found.model == "m-1"
+    assert read_prompt(endpoint("/v2/models/a", "GET"), "/v2/models/a", "", b"").model == "a"
+
+
+@pytest.mark.parametrize("model", ["m-2", ""])
+def test_a_body_that_names_another_model_than_the_path_is_refused(model: str) -> None:
+    path = "/v2/models/m-1/generate"
+    assert refusal(path, {"text_input": "x", "model": model}) == (400, "model_invalid")
+
+
+def test_a_server_with_one_model_is_not_asked_for_it() -> None:
+    assert read("/generate", {"inputs": "x"}).model is None
+    assert endpoint("/generate").generates
+
+
+TEXTS = {"name": "text", "shape": [1], "datatype": "BYTES"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [{**TEXTS, "parameters": {"binary_data_size": 9}}]},
+        {"inputs": [{**TEXTS, "parameters": {"binary_data_size": 0}}]},
+        {"inputs": [{**TEXTS, "parameters": {"shared_memory_region": "r"}}]},
+        {"inputs": [], "outputs": [{"name": "o", "parameters": {"binary_data": True}}]},
+        {"inputs": [], "parameters": {"binary_data_output": True}},
+        {"inputs": [{"name": "input_ids", "datatype": "INT64", "data": [1, 2]}]},
+        {"inputs": [{**TEXTS}, {"name": "INPUT_IDS", "datatype": "int32", "data": [[1]]}]},
+        {"inputs": [{"name": "tokens", "datatype": "UINT16", "data": [1]}]},
+        {"inputs": [{"name": "token_type", "datatype": "UINT8", "data": [1]}]},
+        {"inputs": [{"name": "input_ids", "datatype": "FP32", "data": [1.0]}]},
+        {"inputs": [{"name": "input_ids", "data": [1]}]},
+    ],
+)
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_tensors_that_no_rule_can_read_are_refused(version: str, body: Any) -> None:
+    assert refusal(f"/v2/models/m{version}/infer", body) == (400, "prompt_opaque")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [{**TEXTS, "data": ["x"], "parameters": {"content_type": "str"}}]},
+        {"inputs": [{**TEXTS, "name": "tokens", "data": ["a", "b"]}]},
+        {"inputs": [{"name": "max_tokens", "datatype": "INT32", "data": [5]}]},
+        {"inputs": [{"name": "pixels", "datatype": "FP32", "data": [0.5]}]},
+        {"inputs": [], "outputs": [{"name": "o", "parameters": {"binary_data": False}}]},
+        {"inputs": "x", "outputs": 5, "parameters": None},
+        {"inputs": ["x"]},
+    ],
+)
+def test_tensors_of_text_and_of_other_numbers_pass(body: Any) -> None:
+    assert read("/v2/models/m/infer", body).body is not None
+
+
+@pytest.mark.parametrize("field", ["input_ids", "decoder_input_ids", "draft_tokens"])
+@pytest.mark.parametrize("value", [[1, 2], [[1]], ["a", 1], [[]]])
+def test_fields_of_token_ids_are_refused(field: str, value: Any) -> None:
+    body = {"text_input": "x", field: value}
+    assert refusal("/v2/models/m/generate", body) == (400, "prompt_opaque")
+
+
+def test_numbers_about_tokens_pass() -> None:
+    body = {"text_input": "x", "max_tokens": 5, "stop_tokens": ["a"], "parameters": {"n": 1}}
+    assert read("/v2/models/m/generate_stream", body).streams
+
+
+def test_mcp_takes_one_message_and_each_key_once() -> None:
+    assert refusal("/mcp", [{"jsonrpc": "2.0", "method": "ping"}]) == (400, "body_unreadable")
+    assert refusal("/mcp", {"Method": "tools/call"}) == (400, "key_misspelled")
+    misspelled = {"method": "tools/call", "params": {"Name": "x"}}
+    assert refusal("/mcp", misspelled) == (400, "key_misspelled")

@@ -13,7 +13,7 @@ JSON = "application/json"
 
 
 def endpoint(path: str) -> Endpoint:
-    found = find("POST", path)
+    found = find("POST", path.replace("{model}", "m"))
     assert found is not None
     return found
 
@@ -77,6 +77,14 @@ EXPECTED = {
         "[1].content": "text 1",
         "[0].prompt": "Hi",
         "[1].prompt": "Hi",
+    },
+    "tgi": {"token.text": "text text", "special.token.text": "</s>"},
+    "tgi-compatible": {"token.text": "text text"},
+    "kserve": {"text_output": "text text"},
+    "mcp": {
+        "notifications/progress.params.message": "text note",
+        "1.result.content[0].text": "text text",
+        "1.result.structuredContent": '{"c": "call"}',
     },
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from mitmgate.core.wire.document import Document, DocumentError
@@ -27,7 +28,8 @@ class Stream:
     `ends` gives the keys, or prefixes of keys, of the channels that an event ends; `()` is all.
     `event` makes an event that carries `text` on a channel, with `like` to take ids from.
     `whole` says of an event that no text in it is a piece, not even in a field unknown here.
-    `default` is whether the server streams when the request does not say.
+    `messages` says that no event at all holds pieces: each is a message of its own.
+    `default` is whether the server streams when the request does not say; None: it always does.
     """
 
     framing: Literal["sse", "ndjson"]
@@ -36,12 +38,14 @@ class Stream:
     ends: Callable[[dict[str, Any]], Sequence[Key]]
     event: Callable[[Key, str, dict[str, Any]], dict[str, Any]]
     whole: Callable[[dict[str, Any]], bool] = lambda event: False
-    default: bool = False
+    messages: bool = False
+    default: bool | None = False
     error: ErrorBody | None = None  # where it differs from the dialect's
 
     def leaves(self, document: Document) -> list[Leaf]:
         """The strings of an event. Raises `DocumentError`."""
-        unknown = Kind.TEXT if self.whole(document.data) else Kind.CHANNEL
+        whole = self.messages or self.whole(document.data)
+        unknown = Kind.TEXT if whole else Kind.CHANNEL
         return leaves(document, self.schema, unknown)
 
 
@@ -49,7 +53,8 @@ class Stream:
 class Endpoint:
     """One endpoint: what it does and where its text lives.
 
-    `path` may hold `{name}` for one step.
+    `path` may hold `{name}` for one step; that of `{model}` is the model. `opaque` says why a
+    request's body cannot be judged, and nothing when it can.
     """
 
     dialect: Dialect
@@ -60,9 +65,15 @@ class Endpoint:
     answer: Schema = Kind.TEXT
     stream: Stream | None = None
     generates: bool = False  # runs the model
+    opaque: Callable[[dict[str, Any]], str] = lambda data: ""
 
     def matches(self, method: str, path: str) -> bool:
         return method == self.method and bool(_pattern(self.path).fullmatch(path))
+
+    def model(self, path: str) -> str | None:
+        """The model that a path, without its query, names; None where a path names none."""
+        found = _pattern(self.path).fullmatch(path)
+        return found.groupdict().get("model") if found else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +112,7 @@ def taken(like: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: like[name] for name in names if isinstance(like.get(name), str | int | float)}
 
 
+@cache
 def _pattern(path: str) -> re.Pattern[str]:
-    step = r"(?!\\.{1,2}\\Z)[\\w.:@-]+"  # one step, never a dot segment
-    return re.compile(re.sub(r"\\\{\w+\\\}", step, re.escape(path)), re.ASCII)
+    step = r"(?P<\1>(?!\\.{1,2}(?:/|\\Z))[\\w.:@-]+)"  # one step, never a dot segment
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", step, re.escape(path)), re.ASCII)

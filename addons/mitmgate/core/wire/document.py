@@ -15,6 +15,7 @@ from typing import Any
 MAX_STRINGS = 50_000  # each is looked at by every control, and the event loop is shared
 
 _LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_DIGITS = "-0123456789"  # what a number begins with
 _TO_VALUE = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 # What some readers of lines take for the end of one; a server that escaped it had a reason.
 _LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")
@@ -112,9 +113,10 @@ class Document:
         self._edits[start] = (end, json_text)
 
     def drop(self, key_index: int) -> None:
-        """Put `[]` in place of the value of the key that is literal `key_index`, if that is an
-        array, and `null` if not."""
-        self.replace_value(key_index, "[]" if self.value(key_index).startswith("[") else "null")
+        """Put nothing in place of the value of the key that is literal `key_index`: `[]` for an
+        array, 0 for a number, which clients want to be one, and `null` for anything else."""
+        first = self.value(key_index)[0]
+        self.replace_value(key_index, "[]" if first == "[" else "0" if first in _DIGITS else "null")
 
     def _value(self, key_index: int) -> tuple[int, int]:
         found = _TO_VALUE.match(self._text, self._literals[key_index][1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitmgate.core.wire import anthropic, llamacpp, ollama, openai, responses
+from mitmgate.core.wire import anthropic, kserve, llamacpp, mcp, ollama, openai, responses, tgi
 from mitmgate.core.wire.dialect import Dialect, Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -11,10 +11,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *anthropic.ENDPOINTS,
     *ollama.ENDPOINTS,
     *llamacpp.ENDPOINTS,
+    *tgi.ENDPOINTS,
+    *kserve.ENDPOINTS,
+    *mcp.ENDPOINTS,
 )
 OPERATIONS = frozenset(endpoint.operation for endpoint in ENDPOINTS)
 
 _EXACT = {(e.method, e.path): e for e in ENDPOINTS if "{" not in e.path}
+_TGI = {e.path for e in tgi.ENDPOINTS}
 _PATTERNS = [e for e in ENDPOINTS if "{" in e.path]
 
 
@@ -30,4 +34,11 @@ def dialect_of(path: str) -> Dialect:
         return anthropic.DIALECT
     if path.startswith("/api/"):
         return ollama.DIALECT
+    path = path.partition("?")[0]
+    if path == "/v2" or path.startswith("/v2/"):
+        return kserve.DIALECT
+    if path == "/mcp":
+        return mcp.DIALECT
+    if path in _TGI:
+        return tgi.DIALECT
     return openai.DIALECT

@@ -20,7 +20,17 @@ _OPAQUE = ("prompt_embeds", "prompt_token_ids", "input_ids", "context")
 _STORED = ("previous_response_id", "conversation")
 # Servers read more in a name than it says: white space, control characters.
 _MODEL = re.compile(r"(?a)[\w./:@+-]{0,200}")
-_TOKENS = ("prompt", "input", "content", "query", "queries", "input_prefix", "input_suffix")
+_TOKENS = (
+    "prompt",
+    "input",
+    "inputs",
+    "text_input",
+    "content",
+    "query",
+    "queries",
+    "input_prefix",
+    "input_suffix",
+)
 # A template is a program that writes the prompt: what it writes cannot be told from its text.
 _TEMPLATES = ("chat_template", "template")
 _NAMED: dict[str, Schema] = dict.fromkeys(
@@ -65,10 +75,11 @@ class Prompt:
 
 def read_prompt(endpoint: Endpoint, target: str, content_type: str, raw: bytes) -> Prompt:
     """Parse a request whose body is already decoded. Raises `PromptError`."""
+    named = endpoint.model(target.partition("?")[0])
     if endpoint.request is None:
         if raw:
             raise PromptError(400, "body_unexpected", f"{endpoint.path} takes no request body.")
-        return Prompt(endpoint, target, None, None, False)
+        return Prompt(endpoint, target, None, named, False)
     # curl sends `-d` as a form unless told otherwise, and Ollama's own manual relies on it.
     curl = endpoint.dialect.name == "ollama" and content_type.startswith(
         "application/x-www-form-urlencoded"
@@ -88,14 +99,19 @@ def read_prompt(endpoint: Endpoint, target: str, content_type: str, raw: bytes) 
     model = data.get("model")
     if model is not None and not (isinstance(model, str) and _MODEL.fullmatch(model)):
         raise PromptError(400, "model_invalid", "`model` must be the name of a model.")
+    if named is not None and model not in (None, named):
+        raise PromptError(400, "model_invalid", "`model` is not the model that the path names.")
+    model = named if named is not None else model
     stream = data.get("stream")
-    if stream is None and endpoint.stream:
-        stream = endpoint.stream.default
+    if endpoint.stream and (stream is None or endpoint.stream.default is None):
+        stream = endpoint.stream.default is not False
     return Prompt(endpoint, target, body, model, stream is True)
 
 
 def _refuse_opaque(data: dict[str, Any], endpoint: Endpoint) -> None:
     schema = endpoint.request
+    if callable(schema):
+        schema = schema(data)
     if key := lookalike(data, {**_NAMED, **schema} if isinstance(schema, dict) else _NAMED):
         message = f"The key {key[:60]!r} is that of the API but for its case, and is not accepted."
         raise PromptError(400, "key_misspelled", message)
@@ -117,6 +133,8 @@ def _refuse_opaque(data: dict[str, Any], endpoint: Endpoint) -> None:
                 "prompt_opaque",
                 f"`{name}` holds token ids, which cannot be judged: send text.",
             )
+    if reason := endpoint.opaque(data):
+        raise PromptError(400, "prompt_opaque", reason)
 
 
 def _has_tokens(value: Any) -> bool:

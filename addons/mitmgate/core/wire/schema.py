@@ -92,7 +92,7 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
                 if key not in named and inner not in (*_PASSED, Kind.BLOB):
                     found.append(Leaf(_whole(inner, unknown), here, literal, key, "key"))
                 elif inner is Kind.COPY:
-                    if item and isinstance(item, dict | list):
+                    if item and item is not True and not isinstance(item, str):
                         found.append(Leaf(Kind.COPY, here, literal, "", "value"))
                     inner = (
                         unknown if isinstance(item, str) else Kind.COVERED

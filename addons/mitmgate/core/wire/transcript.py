@@ -38,6 +38,7 @@ def answer_turns(
 
 def _joined(stream: Stream, raw: bytes) -> list[Segment]:
     texts: dict[Key, list[str]] = {}
+    channels: set[Key] = set()
     frames = reader(stream.framing)
     for frame in [*frames.feed(raw), *frames.finish()]:
         if frame.data[:1] != b"{":
@@ -48,8 +49,13 @@ def _joined(stream: Stream, raw: bytes) -> list[Segment]:
             continue  # it repeats what was said, or says nothing yet
         for leaf in stream.leaves(document):
             if leaf.kind not in (Kind.BLOB, Kind.COPY) and leaf.part != "key" and leaf.text:
-                texts.setdefault(stream.key(event, leaf.path), []).append(leaf.text)
+                key = stream.key(event, leaf.path)
+                texts.setdefault(key, []).append(leaf.text)
+                if leaf.kind is Kind.CHANNEL:
+                    channels.add(key)
+    said = {"".join(texts[key]) for key in channels}
     return [
-        Segment("answer", address(tuple(step for step in key if step != "")), "".join(pieces))
-        for key, pieces in texts.items()
+        Segment("answer", address(tuple(step for step in key if step != "")), text)
+        for key, text in ((key, "".join(pieces)) for key, pieces in texts.items())
+        if key in channels or text not in said  # a last event that says it all once more
     ]
