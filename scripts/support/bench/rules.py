@@ -70,7 +70,7 @@ def measure(effort: Effort) -> Section:
             f"{sum(found) / len(found):.1f} findings a prompt on average; "
             f"prefilter: {'Hyperscan' if matcher.prefiltered else 'none'}",
             "naive: `regex.search` of every rule on the text as it came, in no other view",
-            "what bounds it: words that could be base64 (CamelCase, URLs; some 50 a prompt in these "
+            "what bounds it: words that could be base64 (CamelCase, URLs; some 50 a prompt in such "
             "texts) are decoded one by one in Python, about 4 us each",
         ),
     )
