@@ -170,7 +170,7 @@ def _resident(gate: Gate) -> int:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/v1",
         "/v1/files",
         "/v1/chat/completions/",
         "/v1//chat/completions",
