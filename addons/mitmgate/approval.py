@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Concatenate
 
-from mitmproxy import addonmanager, command, connection, ctx, exceptions, hooks, http
+from mitmproxy import command, connection, ctx, exceptions, hooks, http
 from mitmproxy.log import ALERT
 
 from mitmgate import options
@@ -60,9 +60,6 @@ class Approval(GateAddon):
         self._thread = ThreadPoolExecutor(1, "holds")
         self._waiting: dict[str, _Waiter] = {}  # by exchange id
         self._poller: asyncio.Task[None] | None = None
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" in updated:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pydantic
-from mitmproxy import addonmanager, http
+from mitmproxy import http
 from mitmproxy.log import ALERT
 
 from mitmgate import options
@@ -61,9 +61,6 @@ class Commands(GateAddon):
 
     def __init__(self) -> None:
         self._file = RuleFile(read)
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" in updated:

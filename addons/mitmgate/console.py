@@ -12,10 +12,9 @@ import socket
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
-from mitmproxy import addonmanager, ctx, exceptions, http
+from mitmproxy import ctx, exceptions, http
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
-from mitmgate import options
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon
 from mitmgate.tripwire import Tripwire
@@ -45,9 +44,6 @@ class Console(GateAddon):
         self._findings = Counter(
             "mitmgate_findings", "Rules that were hit.", ["rule", "view"], registry=self._registry
         )
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_console" not in updated:

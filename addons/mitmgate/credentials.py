@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pydantic
-from mitmproxy import addonmanager, http
+from mitmproxy import http
 from mitmproxy.http import Headers
 
 from mitmgate import options
@@ -73,9 +73,6 @@ class Credentials(GateAddon):
     def __init__(self) -> None:
         self._file = RuleFile(read)
         self._injected: weakref.WeakKeyDictionary[http.HTTPFlow, str] = weakref.WeakKeyDictionary()
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" in updated:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from mitmproxy import addonmanager, ctx, exceptions, http
 
+from mitmgate import options
 from mitmgate.exchange import Exchange
 from mitmgate.refusal import Refusal, deny
 from mitmgate.tripwire import Tripwire
@@ -49,7 +50,7 @@ class GateAddon:
                 setattr(cls, event, _checked(event, cls.__dict__[event]))
 
     def load(self, loader: addonmanager.Loader) -> None:
-        """Called by mitmproxy. An addon that overrides it need not call it."""
+        """Called by mitmproxy; the shared options are there. Override it to add your own."""
 
     def done(self) -> None:
         """Called by mitmproxy. An addon that overrides it need not call it."""
@@ -121,7 +122,7 @@ def _checked(event: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(hook)
     def plain(self: GateAddon, *args: Any) -> None:
-        _arm(self, event)
+        _arm(self, event, *args)
         try:
             hook(self, *args)
         except Exception as e:
@@ -133,8 +134,9 @@ def _checked(event: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def _arm(addon: GateAddon, event: str) -> None:
+def _arm(addon: GateAddon, event: str, *args: Any) -> None:
     if event == "load":
+        options.add(*args)
         Tripwire.of(ctx.master).arm(addon)
     elif event == "done":
         Tripwire.of(ctx.master).disarm(addon)

@@ -12,7 +12,7 @@ import logging
 import threading
 from pathlib import Path
 
-from mitmproxy import addonmanager, http
+from mitmproxy import http
 
 from mitmgate import options
 from mitmgate.core import tokens
@@ -50,9 +50,6 @@ class Identity(GateAddon):
 
     def __init__(self) -> None:
         self._file = RuleFile(read)
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" not in updated:

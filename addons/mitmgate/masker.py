@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from mitmproxy import addonmanager, exceptions, http
+from mitmproxy import exceptions, http
 
 from mitmgate import options
 from mitmgate.core import masking
@@ -36,9 +36,6 @@ class Masker(GateAddon):
     def __init__(self) -> None:
         self._key = b""
         self._file = RuleFile(lambda path: read(path, self._key))
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if "gate_state" in updated:

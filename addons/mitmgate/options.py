@@ -37,7 +37,7 @@ _MODES = ("reverse:http://", "reverse:https://", "transparent")
 
 
 def add(loader: Loader) -> None:
-    """Register the shared options; every addon may, since registering twice is harmless."""
+    """Register the shared options: once for every addon, which is harmless."""
     loader.add_option(
         "gate_rules",
         str,

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mitmproxy import addonmanager, exceptions, http
+from mitmproxy import exceptions, http
 from mitmproxy.io import tnetstring
 from mitmproxy.log import ALERT
 
@@ -54,9 +54,6 @@ class Recorder(GateAddon):
         self._asked: weakref.WeakKeyDictionary[http.HTTPFlow, http.Headers] = (
             weakref.WeakKeyDictionary()
         )
-
-    def load(self, loader: addonmanager.Loader) -> None:
-        options.add(loader)
 
     def configure(self, updated: set[str]) -> None:
         if not updated & {"gate_rules", "gate_state"}:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from chat import Answer, ask
-from processes import Process
+from processes import ROOT, Process
 from screen import Screen
 from standin_dialects.answer import DEFAULT_TEXT
 
@@ -167,7 +167,8 @@ def recording(demo: Demo, once: bool) -> None:
     if not once:  # which leaves nothing to open
         demo.screen.say("Open it in mitmweb, or check that nobody changed it:")
         mitmweb = MITMGATE.with_name("mitmweb")
-        demo.screen.command(f"{shown(mitmweb)} -r {shown(files[-1])}")
+        views = ROOT / "addons" / "views.py"
+        demo.screen.command(f"{shown(mitmweb)} -n -s {shown(views)} -r {shown(files[-1])}")
         demo.screen.command(f"{shown(MITMGATE)} verify --state {shown(demo.state)}")
 
 
