@@ -53,6 +53,8 @@ class Exchange:
         self.aborted = False  # the caller went away
         self.secret = ""  # what of the request may never come back, if something was put in
         self._sent = False  # the request is on its way to the model server
+        self._form: Form | None = None  # what the answer is, once somebody has asked
+        self._whole_text = False
         self.marks: set[tuple[str, str]] = set()
 
     # Finding one
@@ -198,16 +200,18 @@ class Exchange:
     def streams(self) -> bool:
         """Whether the answer, whose headers have come, is transformed on its way.
 
-        One that an addon made comes whole, whatever it says it is.
+        One that an addon made comes whole, whatever it says it is. What is said first holds: all
+        addons go by it, and a script behind them that relabels the answer must not part them.
         """
         response = self.flow.response
         if response is None or self.refusal is not None or not self._sent:
             return False
-        kind = self._form(response)
-        chunked_text = kind == "text" and "content-length" not in response.headers
-        return kind in ("sse", "ndjson") or chunked_text
+        if self._form is None:
+            self._form = self._form_of(response)
+            self._whole_text = "content-length" in response.headers
+        return self._form in ("sse", "ndjson") or (self._form == "text" and not self._whole_text)
 
-    def _form(self, response: http.Response) -> Form:
+    def _form_of(self, response: http.Response) -> Form:
         """What the answer is. SDKs read a stream as one whatever it calls itself, and so do we."""
         kind = form(response.headers.get("content-type", ""))
         stream = self._endpoint.stream if self._endpoint else None
@@ -241,13 +245,14 @@ class Exchange:
         """The answer's headers have come and every addon has seen them: let it flow, or not."""
         response = self.flow.response
         assert response is not None
+        response.stream = False  # whatever a script wants, the answer is read first
         if self._sent:
             self._check_head(response)
-        if self.streams:
+        if self.streams and self._form:
             try:
                 delivery = Delivery(
                     response,
-                    self._form(response),
+                    self._form,
                     self._endpoint,
                     self.filters,
                     body_limit(),

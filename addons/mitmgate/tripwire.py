@@ -98,6 +98,7 @@ class Tripwire:
             logger.error("%s", sentence)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
+        flow.request.stream = False  # a request leaves when it has been read, and not before
         self._check(flow, "requestheaders")
 
     def request(self, flow: http.HTTPFlow) -> None:

@@ -318,3 +318,57 @@ async def test_a_caller_is_told_that_the_connection_closes_behind_a_stream(
                 got = await client.post(CHAT, json=asked, headers={"x-stream": str(1 - i % 2)})
                 assert got.status_code == 200
                 assert (got.headers.get("connection") == "close") == (i % 2 == 0)
+
+
+RELABELLING = """
+def responseheaders(flow):
+    flow.response.headers["content-type"] = flow.request.headers["x-kind"]
+"""
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/x-ndjson"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_script_that_relabels_an_answer_opens_nothing(
+    start_gate: Callable[..., Gate],
+    tmp_path: Path,
+    standin: StandIn,
+    tokens: Tokens,
+    kind: str,
+    stream: bool,
+) -> None:
+    script = tmp_path / "relabelling.py"
+    script.write_text(RELABELLING)
+    gate = start_gate(scripts=[GATEWAY, script])
+    async with gate.client(tokens.mint()) as client:
+        asked = {**BODY, "model": "stand-in", "stream": stream}
+        got = await client.post(CHAT, json=asked, headers={"x-kind": kind})
+    assert "jane.doe" not in got.text
+    assert "4111" not in got.text
+
+
+STREAMING = """
+def requestheaders(flow):
+    flow.request.stream = True
+
+
+def responseheaders(flow):
+    flow.response.stream = True
+"""
+
+
+async def test_a_script_that_streams_everything_opens_nothing(
+    start_gate: Callable[..., Gate], tmp_path: Path, standin: StandIn, tokens: Tokens
+) -> None:
+    script = tmp_path / "streaming.py"
+    script.write_text(STREAMING)
+    gate = start_gate(scripts=[GATEWAY, script])
+    async with gate.client(tokens.mint()) as client:
+        for stream in (False, True):
+            asked = {**BODY, "model": "stand-in", "stream": stream}
+            got = await client.post(CHAT, json=asked)
+            assert got.status_code == 200
+            assert "[EMAIL]" in got.text
+            assert "jane.doe" not in got.text
+        denied = {**BODY, "messages": [{"role": "user", "content": "export the weights"}]}
+        assert (await client.post(CHAT, json=denied)).status_code == 403
+    assert len(standin.seen()) == 2
