@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -73,6 +75,194 @@ def test_a_token_of_the_development_issuer(
     assert claims["groups"] == ["a"]
     assert claims["exp"] - claims["iat"] == 60
     assert (tmp_path / "dev-issuer" / "jwks.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("n=5", 5),
+        ("n=main", "main"),
+        ("n=a=b", "a=b"),
+        ('n={"a": ["b"]}', {"a": ["b"]}),
+        ('n="5"', "5"),
+        ("n=", ""),
+        ("n=null", None),
+    ],
+)
+def test_any_claim(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, value: object
+) -> None:
+    assert main(["token", "--subject", "a", "--claim", given, "--state", str(tmp_path)]) == 0
+    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
+    assert claims.get("n") == value
+    assert ("n" in claims) == (value is not None)
+
+
+@pytest.fixture
+def token(rules: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """A token that the shipped rules let in."""
+    where = ["--state", str(rules.parent / ".mitmgate")]
+    assert main(["token", "--subject", "agent-7", "--scope", "inference", *where]) == 0
+    return capsys.readouterr().out.strip()
+
+
+class TestExplain:
+    def test_allowed(self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = ["explain", "--token", token, "--operation", "chat", "--model", "smollm2:135m"]
+        assert main([*asked, "--rules", str(rules)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "POST chat of 'smollm2:135m'"
+        assert "  ok           signature: made with this key" in lines
+        assert "  allow        research-agents: lets it" in lines
+        assert "  no           clinic: subject is 'agent-7', wanted 'clinic-*'" in lines
+        assert lines[-3:] == [
+            "limits: none",
+            "masking: default",
+            "allowed by research-agents: goes on to the other controls",
+        ]
+        assert token.rpartition(".")[2] not in "".join(lines)
+
+    def test_refused(self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = ["explain", "--token", token, "--operation", "chat", "--model", "gpt"]
+        assert main([*asked, "--rules", str(rules)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert "  no           research-agents: models: stand-in*, smollm2*, not gpt" in lines
+        assert lines[-1].startswith(
+            "refused: the client gets 403 insufficient_scope; the log says model_not_granted: "
+        )
+
+    def test_a_token_that_is_not_accepted(
+        self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        forged = f"{token[:-6]}AAAAAA"
+        asked = ["explain", "--token", forged, "--operation", "chat", "--model", "gpt"]
+        assert main([*asked, "--rules", str(rules)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-3].startswith("  FAILED       signature: with the key 'dev-")
+        assert lines[-2] == "  later checks were not made"
+        assert lines[-1].startswith(
+            "refused: the client gets 401 invalid_token; the log says signature_wrong: "
+        )
+
+    def test_json(self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]) -> None:
+        where = ["--rules", str(rules), "--json"]
+        asked = ["explain", "--token", token, "--operation"]
+        assert main([*asked, "models", *where]) == 0
+        allowed = json.loads(capsys.readouterr().out)
+        assert main([*asked, "rerank", *where]) == 1
+        refused = json.loads(capsys.readouterr().out)
+        assert list(allowed) == list(refused)
+        assert allowed["wanted"] == {"operation": "models", "model": None, "method": "GET"}
+        assert (allowed["allowed"], allowed["grant"]) == (True, "research-agents")
+        assert (allowed["code"], allowed["masking"]) == (None, "default")
+        assert refused["caller"] == "dev:agent-7"
+        assert (refused["status"], refused["code"]) == (403, "operation_not_granted")
+        assert refused["grants"][0] == {
+            "id": "research-agents",
+            "effect": "allow",
+            "unmet": "operations",
+            "text": refused["grants"][0]["text"],
+        }
+        assert {check["outcome"] for check in refused["checks"]} == {"ok"}
+
+    def test_where_the_token_comes_from(
+        self,
+        rules: Path,
+        token: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (rules / "token").write_text(f"{token}\n")
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{token}\n"))
+        for given in (f"@{rules / 'token'}", "-"):
+            asked = ["explain", "--token", given, "--operation", "models", "--rules", str(rules)]
+            assert main(asked) == 0
+            assert "allowed by research-agents" in capsys.readouterr().out
+        asked = ["explain", "--token", "@nosuch", "--operation", "models", "--rules", str(rules)]
+        assert main(asked) == 1
+        assert "nosuch" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("asked", "wanted"),
+        [
+            (["--path", "/v1/chat/completions"], "POST chat of ''"),
+            (["--path", "/v1/models"], "GET models"),
+            (["--path", "/v2/models/m/infer"], "POST infer of 'm'"),
+            (["--path", "/mcp", "--method", "DELETE"], "DELETE mcp"),
+            (["--operation", "mcp"], "POST mcp"),
+            (["--operation", "health"], "GET health"),
+            (["--operation", "chat", "--model", ""], "POST chat of ''"),
+        ],
+    )
+    def test_what_is_asked(
+        self,
+        rules: Path,
+        token: str,
+        capsys: pytest.CaptureFixture[str],
+        asked: list[str],
+        wanted: str,
+    ) -> None:
+        main(["explain", "--token", token, *asked, "--rules", str(rules)])
+        assert capsys.readouterr().out.splitlines()[0] == wanted
+
+    @pytest.mark.parametrize(
+        ("asked", "name"),
+        [
+            (["--path", "/nosuch"], "/nosuch"),
+            (["--operation", "chat", "--method", "GET"], "GET chat"),
+        ],
+    )
+    def test_what_no_endpoint_does(
+        self,
+        rules: Path,
+        token: str,
+        capsys: pytest.CaptureFixture[str],
+        asked: list[str],
+        name: str,
+    ) -> None:
+        assert main(["explain", "--token", token, *asked, "--rules", str(rules)]) == 1
+        assert capsys.readouterr().err.startswith(f"mitmgate: {name} is no endpoint of the gate")
+
+    def test_keys_that_are_fetched(
+        self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = rules / "identity.yaml"
+        local = "jwks_file: ../.mitmgate/dev-issuer/jwks.json"
+        assert local in path.read_text()
+        path.write_text(path.read_text().replace(local, "jwks_url: 'https://idp.example.com/k'"))
+        keys = rules.parent / ".mitmgate" / "dev-issuer" / "jwks.json"
+        asked = ["explain", "--token", token, "--operation", "models", "--rules", str(rules)]
+        assert main(asked) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert "taken for granted: key, signature" in lines
+        assert "the signature was NOT checked" in lines[-2]
+        for given in (f"{keys}", f"dev={keys}"):
+            assert main([*asked, "--keys", given]) == 0
+            assert "NOT" not in capsys.readouterr().out
+        for given in (f"{rules / 'masker.yaml'}", f"nosuch={keys}"):
+            assert main([*asked, "--keys", given]) == 1
+            assert capsys.readouterr().err.startswith(f"mitmgate: {given}: ")
+
+    def test_limits_are_shown(
+        self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = rules / "identity.yaml"
+        limits = "limits: {requests_per_minute: 60, concurrent: 4, per: grant}"
+        text = path.read_text().replace("masking: default ", f"masking: default\n    {limits} ", 1)
+        path.write_text(text)
+        main(["explain", "--token", token, "--operation", "models", "--rules", str(rules)])
+        output = capsys.readouterr().out
+        assert "limits: requests per minute 60, concurrent 4, per grant" in output
+
+    def test_rules_that_do_not_load(
+        self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (rules / "identity.yaml").write_text("schema: 1\nissuers: []\ngrants: []\nbogus: 1\n")
+        asked = ["explain", "--token", token, "--operation", "models", "--rules", str(rules)]
+        assert main(asked) == 1
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 2
+        assert errors[1] == f"{rules / 'identity.yaml'}:4: bogus: unknown key"
 
 
 @pytest.fixture
@@ -147,7 +337,22 @@ def test_verify_says_what_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert output.out.splitlines()[-1].endswith("findings")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["approve", "h-1"], ["token"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nosuch"],
+        ["approve", "h-1"],
+        ["token"],
+        ["token", "--subject", "a", "--claim", "n"],
+        ["token", "--subject", "a", "--claim", "=5"],
+        ["explain", "--operation", "chat"],
+        ["explain", "--token", "x"],
+        ["explain", "--token", "x", "--operation", "nosuch"],
+        ["explain", "--token", "x", "--operation", "chat", "--path", "/v1/models"],
+        ["explain", "--token", "x", "--operation", "chat", "--method", "BREW"],
+    ],
+)
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(arguments)

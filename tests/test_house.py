@@ -16,6 +16,7 @@ KIT = {
     "guard",
     "tripwire",
     "exchange",
+    "metrics",
     "delivery",
     "reading",
     "refusal",

@@ -173,6 +173,8 @@ class Approval(GateAddon):
                 lease = (hold.id, exchange.id, time.time() + LEASE)
                 await self._in_store(HoldStore.attend, *lease)
                 await waiter.wait(min(LEASE / 2, left))
+                if exchange.refusal is not None:
+                    raise exchange.refusal  # its token was revoked meanwhile
                 if waiter.left:
                     # An approval that comes later lets a retry through and runs nothing itself.
                     exchange.aborted = True
@@ -205,7 +207,8 @@ class Approval(GateAddon):
             version = await self._in_store(HoldStore.version)
             for waiter in self._waiting.values():
                 # Killing a flow wakes nobody by itself.
-                if version != seen or not waiter.flow.intercepted:
+                given_up = Exchange.of(waiter.flow).refusal is not None
+                if version != seen or given_up or not waiter.flow.intercepted:
                     waiter.wake.set()
             seen = version
             await asyncio.sleep(POLL)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitmgate import __version__, rulebook
+from mitmgate import __version__, explaining, rulebook
 from mitmgate.approval import describe
 from mitmgate.core import holds, ledger
 from mitmgate.core.principal import Principal
+from mitmgate.core.rules import RuleError
 from mitmgate.core.tokens import devissuer
 
 RULES = Path(__file__).parent.parent.parent / "rules"
@@ -95,11 +98,26 @@ def token(options: argparse.Namespace) -> int:
             subject=options.subject,
             scopes=options.scope,
             groups=options.group,
+            claims=dict(options.claim),
             audience=options.audience,
             lifetime=options.lifetime,
         )
     )
     return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Say which grant lets a token's bearer do something, or which check fails. Fetches nothing."""
+    try:
+        explanation = asyncio.run(explaining.answer(options))
+    except RuleError as e:
+        print(e, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(explaining.document(explanation), indent=2))
+    else:
+        print("\n".join(explaining.text(explanation)))
+    return 0 if explanation.grant else 1
 
 
 class _store:
@@ -147,7 +165,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--subject", required=True, help="who it is for, such as agent-7")
     command.add_argument("--scope", action="append", default=[], help="may be given again")
     command.add_argument("--group", action="append", default=[], help="may be given again")
+    command.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        type=_claim,
+        metavar="NAME=VALUE",
+        help="any other claim, as JSON or a plain string; null leaves one out; may be given again",
+    )
     command.add_argument("--audience", default=devissuer.AUDIENCE)
     command.add_argument("--lifetime", type=float, default=3600.0, metavar="SECONDS")
     state(command)
+    explaining.add_arguments(add("explain", explain), RULES)
     return parser
+
+
+def _claim(given: str) -> tuple[str, object]:
+    name, mark, value = given.partition("=")
+    if not mark or not name:
+        raise argparse.ArgumentTypeError(f"{given!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -13,8 +13,9 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 from mitmproxy import ctx, exceptions, http
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from mitmgate import metrics
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon
 from mitmgate.tripwire import Tripwire
@@ -31,19 +32,6 @@ class Console(GateAddon):
     def __init__(self) -> None:
         self._server: tornado.httpserver.HTTPServer | None = None
         self._sockets: list[socket.socket] = []
-        self._registry = CollectorRegistry()
-        self._exchanges = Counter(
-            "mitmgate_exchanges",
-            "Exchanges by operation and how they ended.",
-            ["operation", "ending", "refusal"],
-            registry=self._registry,
-        )
-        self._masked = Counter(
-            "mitmgate_masked", "Values masked.", ["recognizer"], registry=self._registry
-        )
-        self._findings = Counter(
-            "mitmgate_findings", "Rules that were hit.", ["rule", "view"], registry=self._registry
-        )
 
     def configure(self, updated: set[str]) -> None:
         if "gate_console" not in updated:
@@ -85,11 +73,11 @@ class Console(GateAddon):
 
     def _count(self, exchange: Exchange) -> None:
         refusal = exchange.refusal.code if exchange.refusal else ""
-        self._exchanges.labels(exchange.operation, exchange.ending, refusal).inc()
+        metrics.EXCHANGES.labels(exchange.operation, exchange.ending, refusal).inc()
         for name, count in exchange.verdict.masked.items():
-            self._masked.labels(name).inc(count)
+            metrics.MASKED.labels(name).inc(count)
         for finding in exchange.verdict.findings:
-            self._findings.labels(finding.rule.id, finding.view).inc()
+            metrics.FINDINGS.labels(finding.rule.id, finding.view).inc()
 
     def _close(self) -> None:
         if self._server:
@@ -104,7 +92,7 @@ class Console(GateAddon):
             [
                 ("/healthz", Alive),
                 ("/readyz", Ready),
-                ("/metrics", Metrics, {"registry": self._registry}),
+                ("/metrics", Metrics),
             ],
             log_function=lambda handler: None,
         )
@@ -136,11 +124,8 @@ class Ready(Page):
 
 
 class Metrics(Page):
-    """Counters in the Prometheus text format."""
-
-    def initialize(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    """Everything in the Prometheus text format."""
 
     def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest(self._registry))
+        self.finish(generate_latest(metrics.REGISTRY))

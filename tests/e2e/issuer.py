@@ -54,6 +54,7 @@ class Tokens:
             **claims,
         }
         payload = {name: value for name, value in payload.items() if value is not None}
-        return jwt.encode(
-            payload, self.key, algorithm="ES256", headers={"kid": self.kid, **(headers or {})}
+        # Not jwt.encode, which has opinions about claims.
+        return jwt.PyJWS().encode(
+            json.dumps(payload).encode(), self.key, "ES256", {"kid": self.kid, **(headers or {})}
         )

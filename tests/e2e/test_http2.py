@@ -107,5 +107,5 @@ async def test_refusals_over_http2(
         answer = await http2.post(path, json=BODY)
     assert answer.status_code == 401
     assert answer.http_version == "HTTP/2"
-    assert answer.headers["x-gate-rule"] == "token_malformed"
+    assert answer.headers["x-gate-rule"] == "invalid_token"
     assert standin.seen() == []

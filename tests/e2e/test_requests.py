@@ -247,10 +247,10 @@ async def test_host_and_absolute_uri_are_only_words(
     ("headers", "status", "code"),
     [
         ({}, 401, "token_missing"),
-        ({"authorization": "Bearer x.y"}, 401, "token_malformed"),
+        ({"authorization": "Bearer x.y"}, 401, "invalid_token"),
         ({"authorization": "Basic YTpi"}, 401, "token_missing"),
-        ({"authorization": "Bearer {a}", "x-api-key": "{b}"}, 400, "token_conflict"),
-        ({"x-api-key": "{a}", "api-key": "{b}"}, 400, "token_conflict"),
+        ({"authorization": "Bearer {a}", "x-api-key": "{b}"}, 400, "invalid_request"),
+        ({"x-api-key": "{a}", "api-key": "{b}"}, 400, "invalid_request"),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/chat"])
@@ -339,11 +339,11 @@ async def test_grants_decide_operations_and_models(
 
     agent = tokens.mint("agent-7")
     assert await ask(agent, CHAT, "stand-in") == (200, "")
-    assert await ask(agent, CHAT, "stand-in-large") == (403, "model_not_granted")
-    assert await ask(agent, "/v1/embeddings", "stand-in") == (403, "operation_not_granted")
-    assert await ask(tokens.mint("other"), CHAT, "stand-in") == (403, "operation_not_granted")
+    assert await ask(agent, CHAT, "stand-in-large") == (403, "insufficient_scope")
+    assert await ask(agent, "/v1/embeddings", "stand-in") == (403, "insufficient_scope")
+    assert await ask(tokens.mint("other"), CHAT, "stand-in") == (403, "insufficient_scope")
     assert len(standin.seen()) == 1
-    assert "model_not_granted: chatters let idp:agent-7 do chat" in gate.output
+    assert "model_not_granted: chatters let idp:agent-7 do it, but not POST chat" in gate.output
 
 
 SECRET = "please export the weights"

@@ -476,10 +476,9 @@ def claude_client(gate: Gate, token: str, **settings: Any) -> anthropic.Anthropi
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("kind", "code"), [("none", "token_malformed"), ("old", "token_expired")])
-def test_401(
-    gate: Gate, standin: StandIn, tokens: Tokens, kind: str, code: str, stream: bool
-) -> None:
+@pytest.mark.parametrize("kind", ["none", "old"])
+def test_401(gate: Gate, standin: StandIn, tokens: Tokens, kind: str, stream: bool) -> None:
+    code = "invalid_token"
     token = "sk-nobody" if kind == "none" else tokens.mint(iat=1, exp=600)
     ask: dict[str, Any] = {"model": MODEL, "messages": HELLO, "stream": stream}
     with openai_client(gate, token) as client, pytest.raises(openai.AuthenticationError) as e:
@@ -534,16 +533,16 @@ def test_403_for_what_is_not_granted(strict: Gate, standin: StandIn, tokens: Tok
         assert client.chat.completions.create(model=MODEL, messages=HELLO).choices
         with pytest.raises(openai.PermissionDeniedError) as e:
             client.chat.completions.create(model="stand-in-large", messages=HELLO)
-        assert e.value.code == "model_not_granted"
+        assert e.value.code == "insufficient_scope"
         with pytest.raises(openai.PermissionDeniedError) as e:
             client.embeddings.create(model=MODEL, input="a")
-        assert e.value.code == "operation_not_granted"
+        assert e.value.code == "insufficient_scope"
     with (
         claude_client(strict, token) as claude,
         pytest.raises(anthropic.PermissionDeniedError) as f,
     ):
         claude.messages.create(model="stand-in-large", messages=HELLO, max_tokens=9)
-    assert f.value.body["error"]["code"] == "model_not_granted"
+    assert f.value.body["error"]["code"] == "insufficient_scope"
     assert len(standin.seen()) == 1
 
 

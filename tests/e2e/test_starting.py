@@ -77,13 +77,6 @@ def test_a_missing_upstream_key(tmp_path: Path, rules: dict[str, Any]) -> None:
     assert "the environment variable NO_SUCH_VARIABLE is not set" in refused(tmp_path, rules)
 
 
-def test_an_unreachable_key_set(tmp_path: Path, rules: dict[str, Any]) -> None:
-    rules["identity"]["issuers"][0]["keys"] = {"jwks_url": "http://127.0.0.1:9/jwks.json"}
-    output = refused(tmp_path, rules)
-    assert "http://127.0.0.1:9/jwks.json" in output
-    assert "refused" in output
-
-
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path, rules: dict[str, Any]) -> None:
     (tmp_path / "file").write_text("")
     output = refused(tmp_path, rules, state=tmp_path / "file" / "state")

@@ -4,11 +4,13 @@ import json
 import os
 import stat
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization as s
 
 from mitmgate.core.tokens import devissuer
 from mitmgate.core.tokens.keys import keys_of
+from mitmgate.core.tokens.presented import Presented
 from mitmgate.core.tokens.verify import TrustedIssuer, Verifier
 
 
@@ -28,7 +30,7 @@ async def test_its_tokens_are_verified_like_any_others(directory, issuer_of):
         directory, subject="agent-7", scopes=["inference", "x"], groups=["cleared"]
     )
     rules = dev(issuer_of, directory)
-    principal = await Verifier([TrustedIssuer(rules, keys_of(rules))]).verify(token)
+    principal = await Verifier([TrustedIssuer(rules, keys_of(rules))]).verify(Presented(token))
     assert principal.name == "dev:agent-7"
     assert principal.scopes == {"inference", "x"}
     assert principal.groups == {"cleared"}
@@ -39,7 +41,7 @@ async def test_the_key_is_made_once(directory, issuer_of):
     first = devissuer.issue(directory, subject="a")
     devissuer.issue(directory, subject="b")
     rules = dev(issuer_of, directory)
-    principal = await Verifier([TrustedIssuer(rules, keys_of(rules))]).verify(first)
+    principal = await Verifier([TrustedIssuer(rules, keys_of(rules))]).verify(Presented(first))
     assert principal.subject == "a"
 
 
@@ -87,3 +89,13 @@ def test_a_key_of_another_kind(directory, rs256):
     (directory / devissuer.KEY_FILE).write_bytes(pem)
     with pytest.raises(OSError, match="not a P-256 key"):
         devissuer.issue(directory, subject="a")
+
+
+@pytest.mark.parametrize("claims", [{"aud": None, "x": [1]}, {"iss": 5}, {"exp": "soon"}])
+def test_any_claim_can_be_had(directory, claims):
+    token = devissuer.issue(directory, subject="a", scopes=["s"], claims=claims)
+    made = jwt.api_jws.decode_complete(token, options={"verify_signature": False})["payload"]
+    made = json.loads(made)
+    assert {name: made.get(name) for name in claims} == claims
+    assert all(value is not None for value in made.values())
+    assert (made["sub"], made["scope"]) == ("a", "s")

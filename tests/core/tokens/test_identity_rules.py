@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,10 +13,13 @@ from mitmgate.core.tokens import (
     IdentityFile,
     KeySetError,
     NotAllowed,
+    Presented,
     TokenError,
+    Wanted,
     compile,
     devissuer,
 )
+from mitmgate.core.tokens.errors import KeysUnavailable
 
 SAMPLE = Path(__file__).parents[3] / "rules" / "identity.yaml"
 OPERATIONS = (
@@ -59,7 +64,10 @@ def test_defaults(loaded):
     issuer, grant = file.issuers[0], file.grants[0]
     assert issuer.audience == ("models",)
     assert (issuer.max_lifetime, issuer.leeway) == (3600, 30)
-    assert (issuer.subject_claim, issuer.groups_claim) == ("sub", ("groups",))
+    assert (issuer.subject_claim, issuer.groups_claim) == ("sub", "groups")
+    assert (issuer.trust_domain, issuer.typ, issuer.ca_file) == (None, None, None)
+    assert issuer.introspection is None
+    assert issuer.keys.max_stale == 86400
     assert (grant.effect, grant.masking, grant.operations) == ("allow", "default", ("chat",))
     assert file.revoked is None
 
@@ -84,7 +92,7 @@ def test_defaults(loaded):
         ("{jwks_file: keys.json}", "{jwks_uri: 'https://x/'}", 6, "unknown key"),
         ("algorithms:", "max_lifetime: 0s\n    algorithms:", 7, "longer than zero"),
         ("algorithms:", "leeway: 6m\n    algorithms:", 7, "5m at most"),
-        ("algorithms:", "subject_claim: ''\n    algorithms:", 7, "at least 1 character"),
+        ("algorithms:", "subject_claim: ''\n    algorithms:", 7, "a claim's name, or a path"),
         ("models: ['*']", "models: []", 12, "at least 1 item"),
         ("models: ['*']", "models: ['*']\n    effect: maybe", 13, "'allow' or 'deny'"),
         ("models: ['*']", "models: ['*']\n    masking: No Profile", 13, "kebab case"),
@@ -157,12 +165,56 @@ def test_a_missing_list_of_the_revoked(loaded, written):
     assert compile(loaded(text))
 
 
-async def test_start_names_every_key_set_that_cannot_be_had(loaded):
-    remote = "{jwks_url: 'http://127.0.0.1:9/jwks'}"
-    identity = compile(loaded(GOOD.replace("{jwks_file: keys.json}", remote)))
-    with pytest.raises(KeySetError, match=r"idp: http://127\.0\.0\.1:9/jwks: cannot be reached"):
-        await identity.start()
-    assert identity.problems()[0].startswith("idp: http://127.0.0.1:9/jwks")
+TWO = """\
+schema: 1
+issuers:
+  - id: idp
+    issuer: https://idp.example.com
+    audience: models
+    keys: {jwks_file: keys.json}
+    algorithms: [ES256]
+  - id: far
+    issuer: https://far.example.com
+    audience: models
+    keys: {jwks_url: 'http://127.0.0.1:9/jwks'}
+    algorithms: [ES256]
+    introspection:
+      url: http://127.0.0.1:9/introspect
+      client_id: gate
+      client_secret: ${env:GATE_SECRET}
+grants:
+  - id: agents
+    who: {issuer: '*'}
+    operations: [chat]
+    models: ['*']
+dpop: {url: ['https://models.example.com']}
+"""
+
+
+@pytest.fixture
+def two(loaded, monkeypatch):
+    monkeypatch.setenv("GATE_SECRET", "hush")
+    return lambda *edit: loaded(TWO.replace(*edit) if edit else TWO)
+
+
+async def test_start_names_every_key_set_that_cannot_be_had(two):
+    identity = compile(two())
+    found = await identity.start()
+    assert len(found) == 1
+    assert found[0].startswith("far: http://127.0.0.1:9/jwks: cannot be reached")
+    assert identity.problems() == found
+    assert identity.ignored_keys() == []
+
+
+async def test_an_issuer_that_is_down_is_no_trouble_to_the_others(two, es256):
+    identity = compile(two())
+    await identity.start()
+    now = int(time.time())
+    known = es256.token(iat=now, exp=now + 60)
+    assert (await identity.verifier.verify(Presented(known))).issuer == "idp"
+    down = es256.token(iat=now, exp=now + 60, iss="https://far.example.com")
+    with pytest.raises(KeysUnavailable, match="far has no key .*: http://127"):
+        await identity.verifier.verify(Presented(down))
 
 
 async def test_start_lets_nothing_unforeseen_pass(loaded, monkeypatch):
@@ -176,12 +228,137 @@ async def test_start_lets_nothing_unforeseen_pass(loaded, monkeypatch):
         await identity.start()
 
 
+class TestFresh:
+    @pytest.fixture
+    def fetched(self, monkeypatch, es256):
+        """Stands in for the network: what was fetched, and whether anything can be."""
+
+        class Network:
+            asked: ClassVar = []
+            down = False
+
+        async def fetch(url, **_):
+            Network.asked.append(url)
+            if Network.down:
+                raise KeySetError(url, "answered 500")
+            return json.dumps({"keys": [es256.jwk()]}).encode()
+
+        monkeypatch.setattr("mitmgate.core.tokens.keys.fetch", fetch)
+        monkeypatch.setattr("mitmgate.core.tokens.keys.TICK", 0)
+        monkeypatch.setattr("mitmgate.core.tokens.keys.RETRY", 0)
+        Network.asked.clear()
+        return Network
+
+    def test_started_in_one_loop_and_kept_fresh_in_another(self, two, fetched, monkeypatch):
+        identity = compile(two())
+        fetched.down = True
+        assert asyncio.run(identity.start()) == ["far: http://127.0.0.1:9/jwks: answered 500"]
+
+        async def main():
+            renewal = asyncio.create_task(identity.keep_fresh())
+            while len(fetched.asked) < 3:
+                await asyncio.sleep(0)
+            assert identity.problems()
+            fetched.down = False
+            while identity.problems():
+                await asyncio.sleep(0)
+            renewal.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await renewal
+
+        asyncio.run(asyncio.wait_for(main(), 10))
+        assert identity.issuers[1].keys.current().knows("k1")
+
+    async def test_one_that_breaks_is_heard_of(self, two, fetched, monkeypatch):
+        identity = compile(two())
+
+        async def broken():
+            raise RuntimeError("boom")
+
+        monkeypatch.setattr(identity.issuers[1].keys, "keep_fresh", broken)
+        with pytest.raises(ExceptionGroup):
+            await identity.keep_fresh()
+
+    async def test_an_edited_grant_while_the_issuer_is_down(self, two, fetched):
+        before = compile(two())
+        await before.start()
+        fetched.down = True
+        after = compile(two("operations: [chat]", "operations: ['*']"), previous=before)
+        assert await after.start() == []
+        assert len(fetched.asked) == 1
+        assert after.issuers[1].keys.current().knows("k1")
+        assert after.digest != before.digest
+        assert after.rules.grants[0].operations == ("*",)
+
+
+class TestTakenOver:
+    def kept(self, two, *edit):
+        """What of the second issuer, and which memory of proofs, an edit leaves in place."""
+        before = compile(two())
+        after = compile(two(*edit), previous=before)
+        assert after.verifier is not before.verifier
+        assert after.possession is after.verifier._possession
+        old, new = before.issuers[1], after.issuers[1]
+        return {
+            name
+            for name, same in (
+                ("keys", new.keys is old.keys),
+                ("answers", new.introspector is old.introspector),
+                ("proofs", after.possession is before.possession),
+            )
+            if same
+        }
+
+    @pytest.mark.parametrize(
+        ("old", "new", "lost"),
+        [
+            ("operations: [chat]", "operations: ['*']", ""),
+            ("id: far\n", "id: far\n    leeway: 5s\n", ""),
+            ("id: far\n", "id: far\n    max_lifetime: 5m\n", ""),
+            ("far.example", "away.example", "keys"),
+            (":9/jwks'", ":9/other'", "keys"),
+            (":9/jwks'", ":9/jwks', max_stale: 1h", "keys"),
+            (":9/jwks'", ":9/jwks', bearer_file: token", "keys"),
+            ("id: far\n", "id: far\n    trust_domain: prod.example\n", "keys"),
+            ("[ES256]\n    intro", "[RS256]\n    intro", "keys"),
+            ("id: far\n", "id: far\n    ca_file: ca.pem\n", "keys answers"),
+            ("id: far\n", "id: distant\n", "keys answers"),
+            (":9/introspect", ":9/other", "answers"),
+            ("client_id: gate", "client_id: door", "answers"),
+            ("client_id: gate", "client_id: gate\n      cache: 1s", "answers"),
+            ("${env:GATE_SECRET}", "x${env:GATE_SECRET}", "answers"),
+            ("https://models.example.com", "https://other.example.com", "proofs"),
+            ("dpop: {", "dpop: {nonce: true, ", "proofs"),
+        ],
+    )
+    def test_unless_it_concerns_it(self, two, old, new, lost):
+        assert old in TWO
+        assert self.kept(two, old, new) == {"keys", "answers", "proofs"} - set(lost.split())
+
+    def test_introspection_that_is_given_up(self, two):
+        before = compile(two())
+        text = TWO.partition("    introspection")[0] + "grants:" + TWO.partition("grants:")[2]
+        after = compile(two(TWO, text), previous=before)
+        assert after.issuers[1].introspector is None
+        assert after.issuers[1].keys is before.issuers[1].keys
+        again = compile(two(), previous=after)
+        assert again.issuers[1].introspector is not None
+
+    def test_a_broken_key_file_leaves_the_last_good_one_in_force(self, two, written):
+        before = compile(two())
+        written("keys.json", "{}")
+        after = compile(two("operations: [chat]", "operations: ['*']"), previous=before)
+        assert after.issuers[0].keys.current().knows("k1")
+        assert "is not a JWK set" in after.problems()[0]
+        assert problems(lambda: compile(two()))[0][0] == 6
+
+
 async def test_keys_that_were_left_out_are_told(loaded, written, es256):
     entries = [es256.jwk(), {"kty": "oct", "k": "eA"}]
     read = loaded(GOOD)
     written("keys.json", json.dumps({"keys": entries}))
     identity = compile(read)
-    await identity.start()
+    assert await identity.start() == []
     assert identity.problems() == []
     assert ["keys[1] is symmetric" in note for note in identity.ignored_keys()] == [True]
     assert identity.digest == read.digest
@@ -226,9 +403,9 @@ class TestSample:
         )
         identity = compile(load(clone / "rules/identity.yaml", IdentityFile), OPERATIONS)
         await identity.start()
-        principal = await identity.verifier.verify(token)
+        principal = await identity.verifier.verify(Presented(token))
         try:
-            found = identity.authorizer.allow(principal, operation, model).masking
+            found = identity.authorizer.allow(principal, Wanted(operation, model)).masking
         except NotAllowed as e:
             found = e.code
         assert found == outcome
@@ -246,12 +423,12 @@ class TestSample:
         (clone / "rules/revoked.txt").write_text("")
         (clone / "rules/identity.yaml").write_text("\n".join(lines))
         loaded = load(clone / "rules/identity.yaml", IdentityFile)
-        assert [issuer.id for issuer in loaded.file.issuers] == ["dev", "keycloak", "cluster"]
-        assert len(loaded.file.grants) == 4
+        assert [issuer.id for issuer in loaded.file.issuers] == ["dev"]
+        assert [grant.effect for grant in loaded.file.grants] == ["allow", "allow", "deny"]
         assert loaded.file.revoked
 
 
 def test_a_wrong_token_through_the_whole_thing(loaded, other_es256):
     identity = compile(loaded(GOOD))
     with pytest.raises(TokenError, match="k1"):
-        asyncio.run(identity.verifier.verify(other_es256.token()))
+        asyncio.run(identity.verifier.verify(Presented(other_es256.token())))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mitmgate.core.tokens.errors import TokenError
-from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, bearer
+from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, presented, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, bearer
     ],
 )
 def test_found(headers):
-    assert bearer(headers) == "a.b.c"
+    found = presented(headers)
+    assert (found.token, found.scheme, found.proofs) == ("a.b.c", "Bearer", ())
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,9 @@ def test_found(headers):
         ([("x-api-key", "")], "token_missing"),
         ([("Authorization", "Basic dTpw")], "token_missing"),
         ([("Authorization", "Basic dTpw"), ("x-api-key", "a.b.c")], "token_missing"),
-        ([("Authorization", "DPoP a.b.c")], "token_missing"),
+        ([("Authorization", "DPoP")], "token_missing"),
+        ([("Authorization", "DPoP a.b.c"), ("api-key", "d.e.f")], "token_conflict"),
+        ([("DPoP", "a.b.c")], "token_missing"),
         ([("Authorization", "a.b.c")], "token_missing"),
         ([("Authorization", "Bearera.b.c")], "token_missing"),
         ([("Authorization", "Bearer\ta.b.c")], "token_missing"),
@@ -54,17 +57,17 @@ def test_found(headers):
 )
 def test_refused(headers, code):
     with pytest.raises(TokenError) as caught:
-        bearer(headers)
+        presented(headers)
     assert caught.value.code == code
     assert "a.b.c" not in caught.value.diagnostics()
 
 
 def test_what_the_client_is_told():
     with pytest.raises(TokenError) as caught:
-        bearer([("Authorization", "Bearer a")] * 2)
+        presented([("Authorization", "Bearer a")] * 2)
     assert (caught.value.status, caught.value.error) == (400, "invalid_request")
     with pytest.raises(TokenError) as caught:
-        bearer([])
+        presented([])
     assert (caught.value.status, caught.value.error) == (401, None)
 
 
@@ -72,3 +75,48 @@ def test_every_header_that_is_read_is_stripped():
     assert {"authorization", "x-api-key", "api-key", "cookie"} < set(CREDENTIAL_HEADERS)
     assert all(name == name.lower() for name in CREDENTIAL_HEADERS)
     assert len(set(CREDENTIAL_HEADERS)) == len(CREDENTIAL_HEADERS)
+
+
+def test_with_a_proof():
+    found = presented(
+        [("Authorization", "dpop a.b.c"), ("DPoP", "p1"), ("dpop", " p2")],
+        method="POST",
+        target="/v1/x?y=1",
+        certificate=b"der",
+    )
+    assert (found.token, found.scheme, found.proofs) == ("a.b.c", "DPoP", ("p1", "p2"))
+    assert (found.method, found.path, found.certificate) == ("POST", "/v1/x", b"der")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "access_token=a.b.c",
+        "x=1&access_token=a.b.c",
+        "x=1;ACCESS_TOKEN=a.b.c",
+        "access%5Ftoken=a.b.c",
+        "token=a.b.c",
+        "key=a.b.c",
+        "api_key=a.b.c",
+        "api-key=a.b.c",
+        "apikey=a.b.c",
+        "id_token=a.b.c",
+        "jwt=a.b.c",
+        "access_token=",
+    ],
+)
+def test_a_token_in_the_query(query):
+    for headers in ([], [("Authorization", "Bearer d.e.f")]):
+        with pytest.raises(TokenError) as caught:
+            presented(headers, target=f"/v1/models?{query}")
+        assert caught.value.code == "token_conflict"
+        assert "a.b.c" not in caught.value.diagnostics()
+    assert without_credentials(f"/v1/models?{query}") == "/v1/models?removed"
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/models", "/v1/models?", "/v1/messages?beta=true", "/x?tokens=1&keys=2&monkey=3"]
+)
+def test_other_queries_stay(target):
+    assert without_credentials(target) == target
+    assert presented([("api-key", "t")], target=target).token == "t"

@@ -12,8 +12,8 @@ from mitmgate.core.tokens.keyset import parse_key_set
 ALL = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 
 
-def parse(*entries, algorithms=ALL):
-    return parse_key_set(json.dumps({"keys": entries}).encode(), "set", algorithms)
+def parse(*entries, algorithms=ALL, **options):
+    return parse_key_set(json.dumps({"keys": entries}).encode(), "set", algorithms, **options)
 
 
 def test_keys_by_kid_and_algorithm(es256, rs256, eddsa):
@@ -126,3 +126,47 @@ def test_a_published_private_key(es256):
     with pytest.raises(KeySetError, match="private key") as caught:
         parse({**private, "kid": "k1"})
     assert private["d"] not in str(caught.value)
+
+
+class TestSpiffeBundle:
+    """SPIFFE Trust Domain and Bundle, section 4."""
+
+    @pytest.fixture
+    def x509(self, other_es256):
+        entry = other_es256.jwk(use="x509-svid", kid=None, alg=None, x5c=["MIIB"])
+        return {name: value for name, value in entry.items() if value is not None}
+
+    def test_keys_for_jwt_svids(self, es256, x509):
+        content = {
+            "spiffe_sequence": 7,
+            "spiffe_refresh_hint": 300,
+            "keys": [x509, es256.jwk(use="jwt-svid", alg=None)],
+        }
+        keys = parse_key_set(json.dumps(content).encode(), "bundle", ALL, spiffe=True)
+        assert set(keys.keys) == {("k1", "ES256")}
+        assert keys.ignored == ("bundle: keys[0] is for use 'x509-svid'",)
+
+    def test_only_of_a_trust_domain(self, es256):
+        with pytest.raises(KeySetError, match="for use 'jwt-svid'"):
+            parse(es256.jwk(use="jwt-svid"))
+
+    def test_other_keys_of_it(self, es256, rs256, x509):
+        """What publishes them for OpenID Connect says sig, or nothing."""
+        keys = parse(es256.jwk(kid="e"), rs256.jwk(kid="r", use=None), spiffe=True)
+        assert {kid for kid, _ in keys.keys} == {"e", "r"}
+        with pytest.raises(KeySetError, match="x509-svid"):
+            parse(x509, spiffe=True)
+
+    @pytest.mark.parametrize("use", ["enc", "JWT-SVID", "", None, 7, ["jwt-svid"], {"a": 1}])
+    def test_no_other_use(self, es256, rs256, use):
+        entry = {**es256.jwk(kid="e"), "use": use}
+        keys = parse(rs256.jwk(kid="r"), entry, spiffe=True)
+        assert {kid for kid, _ in keys.keys} == {"r"}
+
+    def test_as_strict_as_any(self, es256, other_es256):
+        with pytest.raises(KeySetError, match="kid 'k1' of another key"):
+            parse(es256.jwk(use="jwt-svid"), other_es256.jwk(use="jwt-svid"), spiffe=True)
+        with pytest.raises(KeySetError, match="private key"):
+            parse(es256.jwk(use="jwt-svid", d="x"), spiffe=True)
+        with pytest.raises(KeySetError, match="key_ops"):
+            parse(es256.jwk(use="jwt-svid", key_ops=["sign"]), spiffe=True)

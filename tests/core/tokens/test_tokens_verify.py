@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitmgate.core.tokens.errors import KeySetError, TokenError
+from mitmgate.core.tokens.presented import Presented
 from mitmgate.core.tokens.revocation import Revocations
 from mitmgate.core.tokens.verify import TrustedIssuer, Verifier
 
@@ -31,7 +32,7 @@ def by_hand(header: object, payload: object, signature: bytes = b"x" * 64) -> st
 
 async def refusal(verifier: Verifier, token: str) -> TokenError:
     with pytest.raises(TokenError) as caught:
-        await verifier.verify(token)
+        await verifier.verify(Presented(token))
     assert not token or token not in caught.value.diagnostics()
     return caught.value
 
@@ -43,7 +44,7 @@ def verifier(es256, issuer_of, keys_with, wall):
 
 async def test_who_it_is(verifier, es256):
     principal = await verifier.verify(
-        es256.token(scope="inference admin", groups=["cleared"], extra=1)
+        Presented(es256.token(scope="inference admin", groups=["cleared"], extra=1))
     )
     assert principal.name == "idp:agent-7"
     assert principal.scopes == {"inference", "admin"}
@@ -60,7 +61,7 @@ async def test_each_family(signer, request, issuer_of, keys_with, wall):
     trusted = TrustedIssuer(
         issuer_of(algorithms=[*names]), keys_with(signer.jwk(), algorithms=names)
     )
-    principal = await Verifier([trusted], clock=wall).verify(signer.token())
+    principal = await Verifier([trusted], clock=wall).verify(Presented(signer.token()))
     assert principal.subject == "agent-7"
 
 
@@ -71,7 +72,7 @@ async def test_pss_with_a_key_that_names_no_algorithm(rs256, issuer_of, keys_wit
     )
     claims = {"iss": "https://idp.example.com", "aud": "models", "sub": "a", "iat": NOW}
     token = jwt.encode({**claims, "exp": NOW + 9}, rs256.private, "PS256", headers={"kid": "k1"})
-    assert (await Verifier([trusted], clock=wall).verify(token)).subject == "a"
+    assert (await Verifier([trusted], clock=wall).verify(Presented(token))).subject == "a"
 
 
 class TestForm:
@@ -139,7 +140,7 @@ class TestForm:
         ],
     )
     async def test_a_token_has_one_spelling(self, verifier, es256, change):
-        await verifier.verify(es256.token())
+        await verifier.verify(Presented(es256.token()))
         assert (await refusal(verifier, change(es256.token()))).code == "token_malformed"
 
     async def test_trailing_bits_of_base64_are_not_free(self, verifier, es256):
@@ -155,14 +156,14 @@ class TestForm:
 
     @pytest.mark.parametrize("kind", [None, "JWT", "jwt", "at+jwt", "application/at+jwt", "JOSE"])
     async def test_types_of_access_tokens(self, verifier, es256, kind):
-        assert await verifier.verify(es256.token({"typ": kind} if kind else {"typ": ""}))
+        assert await verifier.verify(Presented(es256.token({"typ": kind} if kind else {"typ": ""})))
 
     @settings(max_examples=100, deadline=None)
     @given(token=st.text(max_size=60) | st.from_regex(r"[\w-]*\.[\w-]*\.[\w-]*", fullmatch=True))
     def test_rubbish_is_refused_not_crashed_on(self, token):
         async def check() -> None:
             with pytest.raises(TokenError):
-                await Verifier([]).verify(token)
+                await Verifier([]).verify(Presented(token))
 
         asyncio.run(check())
 
@@ -176,7 +177,7 @@ async def test_any_changed_byte_is_refused(signer, request, issuer_of, keys_with
     )
     verifier = Verifier([trusted], clock=wall)
     token = signer.token()
-    assert await verifier.verify(token)
+    assert await verifier.verify(Presented(token))
     for i, char in enumerate(token):
         for other in {chr(ord(char) ^ 1), chr(ord(char) ^ 0x20), "A", "_", "."} - {char}:
             await refusal(verifier, token[:i] + other + token[i + 1 :])
@@ -226,11 +227,14 @@ class TestKeys:
     async def test_no_keys_at_all_is_not_the_callers_fault(self, es256, issuer_of, keys_with, wall):
         verifier = Verifier([TrustedIssuer(issuer_of(), keys_with())], clock=wall)
         error = await refusal(verifier, es256.token())
-        assert (error.code, error.status, error.error) == ("keys_unavailable", 503, None)
+        assert (error.code, error.status) == ("keys_unavailable", 503)
+        assert error.public == "temporarily_unavailable"
 
     async def test_a_known_key_causes_no_look(self, es256, issuer_of, keys_with, wall):
         keys = keys_with(es256.jwk())
-        await Verifier([TrustedIssuer(issuer_of(), keys)], clock=wall).verify(es256.token())
+        await Verifier([TrustedIssuer(issuer_of(), keys)], clock=wall).verify(
+            Presented(es256.token())
+        )
         assert keys.refreshed == 0
 
     async def test_key_of_another_algorithm(self, es256, rs256, issuer_of, keys_with, wall):
@@ -251,9 +255,9 @@ class TestKeys:
             ],
             clock=wall,
         )
-        assert (await verifier.verify(es256.token())).issuer == "idp"
+        assert (await verifier.verify(Presented(es256.token()))).issuer == "idp"
         theirs = other_es256.token(iss="https://second.example.com")
-        assert (await verifier.verify(theirs)).issuer == "second"
+        assert (await verifier.verify(Presented(theirs))).issuer == "second"
         crossed = es256.token(iss="https://second.example.com")
         assert (await refusal(verifier, crossed)).code == "signature_wrong"
 
@@ -265,10 +269,10 @@ class TestKeys:
             "x5c": ["MIIB"],
         }
         assert (await refusal(verifier, other_es256.token(brought))).code == "signature_wrong"
-        assert await verifier.verify(es256.token(brought))
+        assert await verifier.verify(Presented(es256.token(brought)))
 
     async def test_no_kid_with_one_key(self, verifier, es256):
-        assert await verifier.verify(es256.token({"kid": None}))
+        assert await verifier.verify(Presented(es256.token({"kid": None})))
 
     async def test_no_kid_with_two_keys(self, es256, other_es256, issuer_of, keys_with, wall):
         keys = keys_with(es256.jwk(), other_es256.jwk(kid="k2"))
@@ -291,14 +295,14 @@ class TestMemory:
 
     async def test_a_repeat_is_not_verified_again(self, verifier, es256, counted):
         token = es256.token()
-        assert await verifier.verify(token) is await verifier.verify(token)
+        assert await verifier.verify(Presented(token)) is await verifier.verify(Presented(token))
         assert len(counted) == 1
 
     async def test_a_remembered_token_expires(self, verifier, es256, wall):
         token = es256.token()
-        await verifier.verify(token)
+        await verifier.verify(Presented(token))
         wall.now = NOW + 629.9
-        await verifier.verify(token)
+        await verifier.verify(Presented(token))
         wall.now = NOW + 630
         assert (await refusal(verifier, token)).code == "token_expired"
 
@@ -308,7 +312,7 @@ class TestMemory:
         keys = keys_with(es256.jwk())
         verifier = Verifier([TrustedIssuer(issuer_of(), keys)], clock=wall)
         token = es256.token()
-        await verifier.verify(token)
+        await verifier.verify(Presented(token))
         keys.key_set = keys_with(other_es256.jwk(kid="k2")).key_set
         assert (await refusal(verifier, token)).code == "key_unknown"
 
@@ -316,14 +320,14 @@ class TestMemory:
         trusted = TrustedIssuer(issuer_of(), keys_with(es256.jwk()))
         verifier = Verifier([trusted], clock=wall, remember=2)
         for i in range(5):
-            await verifier.verify(es256.token(sub=f"agent-{i}"))
+            await verifier.verify(Presented(es256.token(sub=f"agent-{i}")))
         assert len(verifier._remembered) == 2
 
     async def test_a_refused_token_is_not_remembered(self, verifier, es256, wall):
         token = es256.token(nbf=NOW + 100)
         assert (await refusal(verifier, token)).code == "not_yet_valid"
         wall.now = NOW + 100
-        assert await verifier.verify(token)
+        assert await verifier.verify(Presented(token))
 
     async def test_revocation_reaches_remembered_tokens(
         self, es256, issuer_of, keys_with, wall, clock, written
@@ -332,7 +336,98 @@ class TestMemory:
         trusted = TrustedIssuer(issuer_of(), keys_with(es256.jwk()))
         verifier = Verifier([trusted], revocations=Revocations(path, clock=clock), clock=wall)
         token = es256.token()
-        await verifier.verify(token)
+        await verifier.verify(Presented(token))
         written("revoked.txt", "t-1\n")
         clock.now += 1
         assert (await refusal(verifier, token)).code == "token_revoked"
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        ("wanted", "typ", "fits"),
+        [
+            ("at+jwt", "at+jwt", True),
+            ("at+jwt", "AT+JWT", True),
+            ("at+jwt", "application/at+jwt", True),
+            ("at+jwt", "JWT", False),
+            ("at+jwt", None, False),
+            (["at+jwt", "JWT"], "JWT", True),
+            (None, None, True),
+            (None, "dpop+jwt", False),
+            (None, "logout+jwt", False),
+        ],
+    )
+    async def test_of_the_issuer(self, es256, issuer_of, keys_with, wall, wanted, typ, fits):
+        trusted = TrustedIssuer(issuer_of(typ=wanted), keys_with(es256.jwk()))
+        verifier = Verifier([trusted], clock=wall)
+        # pyjwt writes typ: JWT unless it is empty, which it leaves out
+        token = es256.token({"typ": typ or ""})
+        if fits:
+            assert await verifier.verify(Presented(token))
+        else:
+            assert (await refusal(verifier, token)).code == "type_refused"
+
+
+class TestTrustDomains:
+    @pytest.fixture
+    def domains(self, es256, other_es256, issuer_of, keys_with, wall):
+        def issuer(domain, signer):
+            rules = issuer_of(id=domain.split(".")[0], issuer=None, trust_domain=domain)
+            return TrustedIssuer(rules, keys_with(signer.jwk()))
+
+        return Verifier([issuer("prod.example", es256), issuer("test.example", other_es256)])
+
+    async def test_known_by_the_subject(self, es256, other_es256, domains):
+        domains._clock = lambda: NOW
+        ours = es256.token(iss=None, sub="spiffe://prod.example/ns/search/sa/agent")
+        assert (await domains.verify(Presented(ours))).issuer == "prod"
+        theirs = other_es256.token(iss=None, sub="spiffe://test.example/x")
+        assert (await domains.verify(Presented(theirs))).issuer == "test"
+
+    @pytest.mark.parametrize(
+        ("subject", "code"),
+        [
+            ("spiffe://test.example/x", "signature_wrong"),  # of the other domain
+            ("spiffe://elsewhere.example/x", "issuer_missing"),
+            ("spiffe://prod.example", "issuer_missing"),
+            ("spiffe://prod.example/a/../b", "issuer_missing"),
+            ("agent-7", "issuer_missing"),
+            (None, "issuer_missing"),
+            (7, "issuer_missing"),
+        ],
+    )
+    async def test_refused(self, es256, domains, subject, code):
+        domains._clock = lambda: NOW
+        assert (await refusal(domains, es256.token(iss=None, sub=subject))).code == code
+
+
+class TestRevocationLater:
+    async def test_of_what_was_let_in(self, es256, issuer_of, keys_with, wall, written):
+        path = written("revoked.txt", "")
+        revocations = Revocations(path, clock=wall)
+        trusted = TrustedIssuer(issuer_of(), keys_with(es256.jwk()))
+        verifier = Verifier([trusted], revocations=revocations, clock=wall, remember=1)
+        token = es256.token()
+        principal = await verifier.verify(Presented(token))
+        await verifier.verify(Presented(es256.token(sub="another")))  # token is forgotten
+        assert await verifier.revoked(token, principal) is None
+        path.write_text("agent-7")
+        wall.now += 2
+        revoked = await verifier.revoked(token, principal)
+        assert revoked
+        assert revoked.code == "token_revoked"
+
+    async def test_nothing_known_or_expired_is_not_revoked(
+        self, es256, issuer_of, keys_with, wall, written
+    ):
+        path = written("revoked.txt", "")
+        revocations = Revocations(path, clock=wall)
+        trusted = TrustedIssuer(issuer_of(), keys_with(es256.jwk()))
+        verifier = Verifier([trusted], revocations=revocations, clock=wall)
+        principal = await verifier.verify(Presented(es256.token()))
+        path.unlink()
+        wall.now += 2
+        assert await verifier.revoked("t", principal) is None
+        path.write_text("agent-7")
+        wall.now = principal.expires
+        assert await verifier.revoked("t", principal) is None

@@ -123,6 +123,12 @@ class Reference:
         except (OSError, UnicodeDecodeError) as e:
             raise ValueError(f"cannot read the file {path}: {_reason(e)}") from None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self._template, self._directory))
+
     def __repr__(self) -> str:
         places = [place[0] for place in self._PLACE.finditer(self._template)]
         return f"Reference({' '.join(places) or '...'!r})"

@@ -1,13 +1,25 @@
 """Who is calling: issuers, their key sets, tokens to principals, and what principals may do."""
 
-from mitmgate.core.tokens.errors import KeySetError, TokenConflict, TokenError, TokenMissing
-from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, bearer
-from mitmgate.core.tokens.file import Grant, IdentityFile, Issuer
-from mitmgate.core.tokens.grants import Authorizer, NotAllowed
+from mitmgate.core.tokens.errors import (
+    KeySetError,
+    NonceWanted,
+    ProofWrong,
+    TokenConflict,
+    TokenError,
+    TokenMissing,
+    Unavailable,
+)
+from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, presented, without_credentials
+from mitmgate.core.tokens.file import ALGORITHMS, Grant, IdentityFile, Issuer
+from mitmgate.core.tokens.grants import Authorizer, NotAllowed, Wanted
 from mitmgate.core.tokens.identity import Identity, compile
+from mitmgate.core.tokens.keys import Keys
+from mitmgate.core.tokens.limits import Limiter, LimitReached
+from mitmgate.core.tokens.presented import Presented
 from mitmgate.core.tokens.verify import Verifier
 
 __all__ = [
+    "ALGORITHMS",
     "CREDENTIAL_HEADERS",
     "Authorizer",
     "Grant",
@@ -15,11 +27,20 @@ __all__ = [
     "IdentityFile",
     "Issuer",
     "KeySetError",
+    "Keys",
+    "LimitReached",
+    "Limiter",
+    "NonceWanted",
     "NotAllowed",
+    "Presented",
+    "ProofWrong",
     "TokenConflict",
     "TokenError",
     "TokenMissing",
+    "Unavailable",
     "Verifier",
-    "bearer",
+    "Wanted",
     "compile",
+    "presented",
+    "without_credentials",
 ]

@@ -7,9 +7,11 @@ system's clock; here every claim has its exact type and its own exception.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from mitmgate.core import claim
 from mitmgate.core.principal import Principal
 from mitmgate.core.tokens.errors import (
     AudienceMissing,
@@ -20,7 +22,7 @@ from mitmgate.core.tokens.errors import (
     IssuedInFuture,
     LifetimeTooLong,
     NotYetValid,
-    ProofRequired,
+    SpiffeIdWrong,
     SubjectMissing,
     TokenError,
     TokenExpired,
@@ -29,22 +31,26 @@ from mitmgate.core.tokens.errors import (
 from mitmgate.core.tokens.file import Issuer
 
 MAX_SUBJECT = 512
+MAX_SPIFFE_ID = 2048  # SPIFFE-ID section 2.3
 _LATEST = 253402300800  # the year 10000
+# No empty, `.` or `..` step, no slash at the end: an ID has one spelling.
+_SPIFFE_ID = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+)")
 
 
 def principal_of(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Principal:
     """The caller that `claims` describe at `now` (Unix seconds). Raises `TokenError`."""
     _check_audience(claims, issuer)
     expires = _check_times(claims, issuer, now)
-    if claims.get("cnf") is not None:
-        raise ProofRequired(f"cnf is {shown(claims['cnf'])}")
+    subject = _subject(claims, issuer)
     return Principal(
         issuer=issuer.id,
-        subject=_subject(claims, issuer),
+        subject=subject,
         scopes=_scopes(claims),
         groups=_groups(claims, issuer),
         token_id=_string(claims, "jti"),
         expires=expires,
+        display=claim.fill(issuer.display, claims) if issuer.display else "",
+        spiffe_id=subject if issuer.trust_domain is not None else "",
         claims=dict(claims),
     )
 
@@ -52,10 +58,12 @@ def principal_of(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Princ
 def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
     audience = claims.get("aud")
     if audience is None or audience == []:
-        raise AudienceMissing(f"aud is missing; {issuer.id} wants {shown(issuer.audience)}")
+        raise AudienceMissing(f"aud is missing; {issuer.id} wants {' or '.join(issuer.audience)}")
     audiences = _strings("aud", [audience] if isinstance(audience, str) else audience)
     if audiences.isdisjoint(issuer.audience):
-        raise AudienceWrong(f"aud is {shown(audience)}; {issuer.id} wants {shown(issuer.audience)}")
+        raise AudienceWrong(
+            f"aud is {shown(audience)}; {issuer.id} wants {' or '.join(issuer.audience)}"
+        )
 
 
 def _check_times(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
@@ -89,16 +97,27 @@ def _time(claims: Mapping[str, Any], name: str, missing: type[TokenError]) -> fl
 
 def _subject(claims: Mapping[str, Any], issuer: Issuer) -> str:
     _string(claims, "sub")
-    subject = _string(claims, issuer.subject_claim)
+    name = issuer.subject_claim
+    subject = _string(claims, name)
     if not subject:
-        raise SubjectMissing(f"{issuer.subject_claim} is missing or empty")
-    if len(subject) > MAX_SUBJECT or not subject.isprintable() or subject != subject.strip():
-        raise ClaimMalformed(f"{issuer.subject_claim} is {shown(subject)}")
+        raise SubjectMissing(f"{name} is missing or empty")
+    longest = MAX_SUBJECT if issuer.trust_domain is None else MAX_SPIFFE_ID
+    if len(subject) > longest or not subject.isprintable() or subject != subject.strip():
+        raise ClaimMalformed(f"{name} is {shown(subject)}")
+    if issuer.trust_domain is not None and trust_domain(subject) != issuer.trust_domain:
+        wanted = f"spiffe://{issuer.trust_domain}/..."
+        raise SpiffeIdWrong(f"{name} is {shown(subject)}; {issuer.id} wants {wanted}")
     return subject
 
 
+def trust_domain(subject: str) -> str | None:
+    """The trust domain of a workload's SPIFFE ID (SPIFFE-ID section 2), None if it is none."""
+    found = _SPIFFE_ID.fullmatch(subject)
+    return found[1] if found else None
+
+
 def _string(claims: Mapping[str, Any], name: str) -> str:
-    value = claims.get(name)
+    value = claim.find(claims, name)
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -114,16 +133,10 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _groups(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[str]:
-    value: Any = claims
-    for step in issuer.groups_claim:
-        if not isinstance(value, Mapping):
-            raise ClaimMalformed(
-                f"{'.'.join(issuer.groups_claim)} is not there as a claim in claims"
-            )
-        value = value.get(step)
-        if value is None:
-            return frozenset()
-    name = ".".join(issuer.groups_claim)
+    name = issuer.groups_claim
+    value = claim.find(claims, name)
+    if value is None:
+        return frozenset()
     return _strings(name, [value] if isinstance(value, str) else value)
 
 

@@ -20,13 +20,12 @@ from mitmgate.core.tokens.errors import (
     TypeRefused,
     shown,
 )
+from mitmgate.core.tokens.file import TYPES
 from mitmgate.core.tokens.strictjson import read_object
 
 MAX_BYTES = 16 << 10
 MAX_KID = 512
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
-# RFC 8725 section 3.11: an issuer also signs logout tokens, DPoP proofs and security events.
-_TYPES = frozenset(["jwt", "at+jwt", "jose"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,27 @@ class Unverified:
 
     algorithm: str
     kid: str | None
+    typ: str
     claims: dict[str, Any]
 
 
 def read(token: str) -> Unverified:
     """Take a token apart. Raises the `TokenError` that fits."""
+    header, claims = take_apart(token)
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str):
+        raise AlgorithmRefused(f"alg is {shown(algorithm)}")
+    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID):
+        raise TokenMalformed(f"kid is {shown(kid)}")
+    kind = header.get("typ", "")
+    typ = kind.lower().removeprefix("application/") if isinstance(kind, str) else None
+    if typ is None or ("typ" in header and typ not in TYPES):
+        raise TypeRefused(f"typ is {shown(kind)}")
+    return Unverified(algorithm, kid, typ, claims)
+
+
+def take_apart(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a JWS that needs no extension. Raises the `TokenError` that fits."""
     if len(token) > MAX_BYTES:
         raise TokenTooLarge(f"{len(token)} characters; {MAX_BYTES} are accepted")
     segments = token.split(".")
@@ -52,32 +67,27 @@ def read(token: str) -> Unverified:
         raise TokenEncrypted("its header has enc")
     if "crit" in header or "b64" in header:
         raise CriticalHeader(f"crit is {shown(header.get('crit'))}")
-    algorithm, kid = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str):
-        raise AlgorithmRefused(f"alg is {shown(algorithm)}")
-    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID):
-        raise TokenMalformed(f"kid is {shown(kid)}")
-    kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
-        raise TypeRefused(f"typ is {shown(kind)}")
     claims = _object("payload", segments[1])
-    _decode("signature", segments[2])
-    return Unverified(algorithm, kid, claims)
+    decode("signature", segments[2])
+    return header, claims
 
 
-def _object(name: str, segment: str) -> dict[str, Any]:
-    content = _decode(name, segment)
-    try:
-        return read_object(content)
-    except ValueError as e:
-        raise TokenMalformed(f"the {name} is {e}") from None
+def decode(name: str, segment: object) -> bytes:
+    """Base64url without padding, in its one canonical form: a token has no second spelling.
 
-
-def _decode(name: str, segment: str) -> bytes:
-    """Base64url without padding, in its one canonical form: a token has no second spelling."""
-    if not _SEGMENT.fullmatch(segment) or len(segment) % 4 == 1:
+    Raises `TokenMalformed`, which calls the segment `name`.
+    """
+    if not isinstance(segment, str) or not _SEGMENT.fullmatch(segment) or len(segment) % 4 == 1:
         raise TokenMalformed(f"the {name} is not base64url")
     content = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     if base64.urlsafe_b64encode(content).rstrip(b"=").decode() != segment:
         raise TokenMalformed(f"the {name} is not canonical base64url")
     return content
+
+
+def _object(name: str, segment: str) -> dict[str, Any]:
+    content = decode(name, segment)
+    try:
+        return read_object(content)
+    except ValueError as e:
+        raise TokenMalformed(f"the {name} is {e}") from None

@@ -1,8 +1,8 @@
 """Why a caller is not let in: one exception class for each thing that can be wrong with a token.
 
-`code` is stable and goes into logs, metrics and the ledger; `description` is all that a client is
-told; `diagnostics()` is for the operator. None of them ever has the token itself in it. `error`
-and `status` are the client-side class of RFC 6750 section 3.1.
+`code` is stable and goes, with `diagnostics()`, to the operator: log, metrics and ledger. The
+client learns the class alone, `public`, which is the error of RFC 6750 section 3.1 where there is
+one: an attacker must not be told how far a forged token came. No token ever stands in any of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,23 @@ class TokenError(Exception):
         self.detail = detail or self.description
         super().__init__(self.detail)
 
+    @property
+    def public(self) -> str:
+        """All that the client learns: the class of the failure."""
+        return self.error or self.code
+
     def diagnostics(self) -> str:
         """One line for the operator's log."""
         return f"{self.code}: {self.detail}"
+
+
+class Unavailable(TokenError):
+    """The gate's own trouble, not the caller's: nothing is said about the token."""
+
+    code = "unavailable"
+    error = "temporarily_unavailable"  # RFC 6749 section 4.1.2.1
+    status = 503
+    description = "The token cannot be verified right now."
 
 
 class TokenMissing(TokenError):
@@ -47,133 +61,203 @@ class TokenConflict(TokenError):
 
 
 class TokenMalformed(TokenError):
+    """The token is not a well-formed JWT."""
+
     code = "token_malformed"
-    description = "The token is not a well-formed JWT."
 
 
 class TokenTooLarge(TokenError):
+    """The token is too large."""
+
     code = "token_too_large"
-    description = "The token is too large."
 
 
 class TokenEncrypted(TokenError):
+    """Encrypted tokens are not accepted."""
+
     code = "token_encrypted"
-    description = "Encrypted tokens are not accepted."
 
 
 class TypeRefused(TokenError):
+    """This kind of token is not an access token."""
+
     code = "type_refused"
-    description = "This kind of token is not an access token."
 
 
 class CriticalHeader(TokenError):
+    """The token asks for an extension that is not supported."""
+
     code = "critical_header"
-    description = "The token asks for an extension that is not supported."
 
 
 class AlgorithmRefused(TokenError):
+    """The token's signature algorithm is not accepted."""
+
     code = "algorithm_refused"
-    description = "The token's signature algorithm is not accepted."
 
 
 class KeyUnknown(TokenError):
+    """The token is signed with an unknown key."""
+
     code = "key_unknown"
-    description = "The token is signed with an unknown key."
 
 
-class KeysUnavailable(TokenError):
+class KeysUnavailable(Unavailable):
     """The gate has no keys of this issuer: its own trouble, not the caller's."""
 
     code = "keys_unavailable"
-    error = None
-    status = 503
-    description = "The token cannot be verified right now."
 
 
 class SignatureWrong(TokenError):
+    """The token's signature is wrong."""
+
     code = "signature_wrong"
-    description = "The token's signature is wrong."
 
 
 class IssuerMissing(TokenError):
+    """The token names no issuer (iss)."""
+
     code = "issuer_missing"
-    description = "The token names no issuer (iss)."
 
 
 class IssuerUnknown(TokenError):
+    """The token's issuer (iss) is not accepted here."""
+
     code = "issuer_unknown"
-    description = "The token's issuer (iss) is not accepted here."
 
 
 class AudienceMissing(TokenError):
+    """The token names no audience (aud)."""
+
     code = "audience_missing"
-    description = "The token names no audience (aud)."
 
 
 class AudienceWrong(TokenError):
+    """The token is meant for another audience (aud)."""
+
     code = "audience_wrong"
-    description = "The token is meant for another audience (aud)."
 
 
 class SubjectMissing(TokenError):
+    """The token names no subject (sub)."""
+
     code = "subject_missing"
-    description = "The token names no subject (sub)."
 
 
 class ExpiryMissing(TokenError):
+    """The token never expires (exp is missing)."""
+
     code = "expiry_missing"
-    description = "The token never expires (exp is missing)."
 
 
 class TokenExpired(TokenError):
+    """The token has expired."""
+
     code = "token_expired"
-    description = "The token has expired."
 
 
 class IssuedAtMissing(TokenError):
+    """The token does not say when it was issued (iat)."""
+
     code = "issued_at_missing"
-    description = "The token does not say when it was issued (iat)."
 
 
 class IssuedInFuture(TokenError):
+    """The token was issued in the future (iat)."""
+
     code = "issued_in_future"
-    description = "The token was issued in the future (iat)."
 
 
 class NotYetValid(TokenError):
+    """The token is not valid yet (nbf)."""
+
     code = "not_yet_valid"
-    description = "The token is not valid yet (nbf)."
 
 
 class LifetimeTooLong(TokenError):
+    """The token lives longer than is accepted here."""
+
     code = "lifetime_too_long"
-    description = "The token lives longer than is accepted here."
 
 
 class ClaimMalformed(TokenError):
+    """A claim of the token has the wrong type."""
+
     code = "claim_malformed"
-    description = "A claim of the token has the wrong type."
+
+
+class SpiffeIdWrong(TokenError):
+    """The subject is no SPIFFE ID of the issuer's trust domain."""
+
+    code = "spiffe_id_wrong"
 
 
 class ProofRequired(TokenError):
-    """The token is bound to a key (RFC 7800 `cnf`); taken as a bearer token it would be weaker."""
+    """The token is bound to a key (RFC 7800 `cnf`), and nothing shows that the caller has it."""
 
     code = "proof_required"
-    description = "The token is bound to a key and is not accepted as a bearer token."
+
+
+class CertificateWrong(TokenError):
+    """The client certificate is not the one the token is bound to (RFC 8705 section 3)."""
+
+    code = "certificate_wrong"
+
+
+class ProofWrong(TokenError):
+    """The DPoP proof does not hold for this token and request (RFC 9449 section 4.3)."""
+
+    code = "proof_wrong"
+    error = "invalid_dpop_proof"
+    description = "The DPoP proof is not accepted."
+
+
+class ProofReplayed(ProofWrong):
+    """The DPoP proof has been used before (RFC 9449 section 11.1)."""
+
+    code = "proof_replayed"
+
+
+class NonceWanted(ProofWrong):
+    """The DPoP proof has no fresh nonce of the gate's; `nonce` is one (RFC 9449 section 9)."""
+
+    code = "proof_nonce"
+    error = "use_dpop_nonce"
+    description = "The DPoP proof must hold the nonce that is sent here."
+
+    def __init__(self, detail: str, nonce: str) -> None:
+        super().__init__(detail)
+        self.nonce = nonce
+
+
+class ProofsUnavailable(Unavailable):
+    """So many proofs are remembered that a replayed one could not be told from a new one."""
+
+    code = "proofs_unavailable"
+
+
+class BindingMissing(TokenError):
+    """A grant wants a token that is bound to a key, and this one is not."""
+
+    code = "binding_missing"
 
 
 class TokenRevoked(TokenError):
+    """The token has been revoked."""
+
     code = "token_revoked"
-    description = "The token has been revoked."
 
 
-class RevocationsUnavailable(TokenError):
+class RevocationsUnavailable(Unavailable):
     """The list of revoked tokens cannot be read, so no token can be trusted."""
 
     code = "revocations_unavailable"
-    error = None
-    status = 503
-    description = "The token cannot be verified right now."
+
+
+class IntrospectionUnavailable(Unavailable):
+    """The issuer does not say whether the token still counts (RFC 7662)."""
+
+    code = "introspection_unavailable"
 
 
 class KeySetError(Exception):

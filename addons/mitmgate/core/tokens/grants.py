@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mitmgate.core.principal import Principal
-from mitmgate.core.tokens.errors import shown
+from mitmgate.core.tokens.errors import BindingMissing, shown
 from mitmgate.core.tokens.file import Grant
 
 Code = Literal["operation_not_granted", "model_not_granted", "denied_by_grant"]
 
 
 class NotAllowed(Exception):
-    """The caller is known and may not. `grant` is the id of the deny that said so, if one did."""
+    """The caller is known and may not. `grant` is the id of the deny that said so, if one did.
 
-    error: ClassVar[str] = "insufficient_scope"  # RFC 6750 section 3.1
+    As with tokens, `code` and `detail` are the operator's, and the client learns `public` alone.
+    """
+
+    public: ClassVar[str] = "insufficient_scope"  # RFC 6750 section 3.1
     status: ClassVar[int] = 403
+    description: ClassVar[str] = "This caller may not do that."
 
-    def __init__(self, code: Code, description: str, detail: str, grant: str | None = None) -> None:
+    def __init__(self, code: Code, detail: str, grant: str = "") -> None:
         self.code = code
-        self.description = description
         self.detail = detail
         self.grant = grant
         super().__init__(detail)
@@ -33,6 +37,23 @@ class NotAllowed(Exception):
     def diagnostics(self) -> str:
         """One line for the operator's log."""
         return f"{self.code}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants to do.
+
+    `model` is None where there is none to name, and "" where one is wanted but not named: the
+    server's own choice then, so only a grant of every model allows it and any deny refuses.
+    """
+
+    operation: str
+    model: str | None = None
+    method: str = "POST"
+
+    def __str__(self) -> str:
+        of = "" if self.model is None else f" of {shown(self.model)}"
+        return f"{self.method} {self.operation}{of}"
 
 
 class Authorizer:
@@ -43,37 +64,45 @@ class Authorizer:
         self._allows = tuple(grant for grant in grants if grant.effect == "allow")
         self._denies = tuple(grant for grant in grants if grant.effect == "deny")
 
-    def allow_operation(self, principal: Principal, operation: str) -> Grant:
-        """Whether any model could be asked for this; for use before the body is known."""
-        return self.allow(principal, operation, None)
-
-    def allow(self, principal: Principal, operation: str, model: str | None) -> Grant:
-        """The grant that lets `principal` do this. Raises `NotAllowed`.
-
-        `model` is None where there is none to name, and "" where one is wanted but not named: the
-        server's own choice then, so only a grant of every model allows it and any deny refuses.
-        """
+    def allow(self, principal: Principal, wanted: Wanted) -> Grant:
+        """The grant that lets `principal` do this. Raises `NotAllowed`, or `BindingMissing` where
+        a grant would, if only the caller proved to have the key of its token."""
         for grant in self._denies:
-            if _covers(grant, principal, operation) and _denies_model(grant, model):
-                what = operation if model is None else f"{operation} of {shown(model)}"
-                detail = f"{grant.id} denies {principal.name} {what}"
-                raise NotAllowed("denied_by_grant", "A rule denies this.", detail, grant.id)
-        allows = [grant for grant in self._allows if _covers(grant, principal, operation)]
+            if _covers(grant, principal, wanted) and _denies_model(grant, wanted.model):
+                detail = f"{grant.id} denies {principal.name} {wanted}"
+                raise NotAllowed("denied_by_grant", detail, grant.id)
+        allows = [grant for grant in self._allows if _covers(grant, principal, wanted)]
         if not allows:
-            detail = f"no grant lets {principal.name} do {shown(operation)}"
-            description = f"The operation {shown(operation)} is not granted to this caller."
-            raise NotAllowed("operation_not_granted", description, detail)
-        for grant in allows:
-            if _allows_model(grant, model):
+            detail = f"no grant lets {principal.name} do {wanted}"
+            raise NotAllowed("operation_not_granted", detail)
+        fitting = [grant for grant in allows if _allows_model(grant, wanted.model)]
+        if not fitting:
+            named = ", ".join(grant.id for grant in allows)
+            detail = f"{named} let {principal.name} do it, but not {wanted}"
+            raise NotAllowed("model_not_granted", detail)
+        for grant in fitting:
+            if grant.bound in ("none", principal.bound):
                 return grant
-        named = ", ".join(grant.id for grant in allows)
-        detail = f"{named} let {principal.name} do {operation}, but not with {shown(model)}"
-        description = f"The model {shown(model)} is not granted to this caller."
-        raise NotAllowed("model_not_granted", description, detail)
+        grant = fitting[0]
+        raise BindingMissing(f"{grant.id} wants a token that is bound by {grant.bound}")
+
+    def may_use(self, principal: Principal, model: str, operations: Iterable[str]) -> bool:
+        """Whether `principal` may do any of `operations` with `model`, by any method."""
+        for operation in operations:
+            try:
+                self.allow(principal, Wanted(operation, model, method=""))
+            except (NotAllowed, BindingMissing):
+                continue
+            return True
+        return False
 
 
-def _covers(grant: Grant, principal: Principal, operation: str) -> bool:
-    return _any_glob(grant.operations, operation) and grant.who.matches(principal)
+def _covers(grant: Grant, principal: Principal, wanted: Wanted) -> bool:
+    return (
+        _any_glob(grant.operations, wanted.operation)
+        and (grant.methods is None or not wanted.method or wanted.method in grant.methods)
+        and grant.who.matches(principal)
+    )
 
 
 def _allows_model(grant: Grant, model: str | None) -> bool:

@@ -50,8 +50,15 @@ class KeySet:
         return kid is not None and any(name == kid for name, _ in self.keys)
 
 
-def parse_key_set(content: bytes, source: object, algorithms: Collection[str]) -> KeySet:
-    """The keys in `content` that serve one of `algorithms`. Raises `KeySetError`."""
+def parse_key_set(
+    content: bytes, source: object, algorithms: Collection[str], *, spiffe: bool = False
+) -> KeySet:
+    """The keys in `content` that serve one of `algorithms`. Raises `KeySetError`.
+
+    With `spiffe` it may also be a SPIFFE bundle, whose keys for JWT-SVIDs are for use `jwt-svid`
+    (SPIFFE Trust Domain and Bundle, section 4.2.2).
+    """
+    uses = ("sig", "jwt-svid") if spiffe else ("sig",)
     try:
         entries = read_object(content).get("keys")
     except ValueError as e:
@@ -65,7 +72,7 @@ def parse_key_set(content: bytes, source: object, algorithms: Collection[str]) -
         where = f"keys[{position}]"
         if _is_private(entry):
             raise KeySetError(source, f"{where} is a private key, and so is no secret any more")
-        usable = _usable_algorithms(entry, algorithms)
+        usable = _usable_algorithms(entry, algorithms, uses)
         if isinstance(usable, str):
             ignored.append(f"{source}: {where} {usable}")
             continue
@@ -90,11 +97,13 @@ def _is_private(entry: dict[str, Any]) -> bool:
     return entry.get("kty") != "oct" and "d" in entry
 
 
-def _usable_algorithms(entry: dict[str, Any], algorithms: Collection[str]) -> list[str] | str:
+def _usable_algorithms(
+    entry: dict[str, Any], algorithms: Collection[str], uses: tuple[str, ...]
+) -> list[str] | str:
     """What the key may verify for this issuer, or why nothing."""
     if entry.get("kty") == "oct":
         return "is symmetric"
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use", "sig") not in uses:
         return f"is for use {shown(entry['use'])}"
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:

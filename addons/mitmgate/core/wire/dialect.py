@@ -65,6 +65,7 @@ class Endpoint:
     answer: Schema = Kind.TEXT
     stream: Stream | None = None
     generates: bool = False  # runs the model
+    lists: bool = False  # its answer lists models
     opaque: Callable[[dict[str, Any]], str] = lambda data: ""
 
     def matches(self, method: str, path: str) -> bool:

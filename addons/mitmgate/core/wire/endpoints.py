@@ -16,6 +16,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *mcp.ENDPOINTS,
 )
 OPERATIONS = frozenset(endpoint.operation for endpoint in ENDPOINTS)
+GENERATING = frozenset(endpoint.operation for endpoint in ENDPOINTS if endpoint.generates)
 
 _EXACT = {(e.method, e.path): e for e in ENDPOINTS if "{" not in e.path}
 _TGI = {e.path for e in tgi.ENDPOINTS}

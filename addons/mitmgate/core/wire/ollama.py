@@ -114,7 +114,7 @@ ENDPOINTS = (
     _post("completions", "/api/generate", SETTINGS, HEAD, stream=STREAM, generates=True),
     _post("embeddings", "/api/embed", SETTINGS, HEAD, generates=True),
     _post("embeddings", "/api/embeddings", SETTINGS, HEAD, generates=True),
-    Endpoint(DIALECT, "models", "GET", "/api/tags", answer=LIST),
-    Endpoint(DIALECT, "models", "GET", "/api/ps", answer=LIST),
+    Endpoint(DIALECT, "models", "GET", "/api/tags", answer=LIST, lists=True),
+    Endpoint(DIALECT, "models", "GET", "/api/ps", answer=LIST, lists=True),
     Endpoint(DIALECT, "version", "GET", "/api/version", answer=META),
 )

@@ -243,6 +243,6 @@ ENDPOINTS = (
     _post("embeddings", "/v1/embeddings", SETTINGS, EMBEDDINGS_ANSWER),
     _post("rerank", "/v1/rerank", SETTINGS, HEAD),
     _post("rerank", "/rerank", SETTINGS, HEAD),
-    Endpoint(DIALECT, "models", "GET", "/v1/models", answer=MODELS_ANSWER),
+    Endpoint(DIALECT, "models", "GET", "/v1/models", answer=MODELS_ANSWER, lists=True),
     Endpoint(DIALECT, "models", "GET", "/v1/models/{model}", answer=MODELS_ANSWER),
 )
