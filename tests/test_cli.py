@@ -187,6 +187,7 @@ class TestExplain:
         [
             (["--path", "/v1/chat/completions"], "POST chat of ''"),
             (["--path", "/v1/models"], "GET models"),
+            (["--path", "/v1/models?limit=3"], "GET models"),
             (["--path", "/v2/models/m/infer"], "POST infer of 'm'"),
             (["--path", "/mcp", "--method", "DELETE"], "DELETE mcp"),
             (["--operation", "mcp"], "POST mcp"),
@@ -222,6 +223,11 @@ class TestExplain:
     ) -> None:
         assert main(["explain", "--token", token, *asked, "--rules", str(rules)]) == 1
         assert capsys.readouterr().err.startswith(f"mitmgate: {name} is no endpoint of the gate")
+
+    def test_two_models(self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = ["--path", "/v2/models/one/infer", "--model", "two", "--rules", str(rules)]
+        assert main(["explain", "--token", token, *asked]) == 1
+        assert "the path names the model one" in capsys.readouterr().err
 
     def test_keys_that_are_fetched(
         self, rules: Path, token: str, capsys: pytest.CaptureFixture[str]

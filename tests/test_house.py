@@ -17,12 +17,17 @@ KIT = {
     "tripwire",
     "exchange",
     "metrics",
+    "web",
+    "desk",
+    "approvals",
     "delivery",
+    "notices",
     "reading",
     "refusal",
     "verdict",
     "options",
     "rulefile",
+    "sweep",
 }
 ENTRIES = {path.stem for path in ADDONS.glob("*.py")}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -9,42 +9,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import getpass
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Concatenate
 
 from mitmproxy import command, connection, ctx, exceptions, hooks, http
 from mitmproxy.log import ALERT
 
 from mitmgate import options
-from mitmgate.core import holds, matching
-from mitmgate.core.holds import Hold, HoldStore
-from mitmgate.core.matching import Finding, Matcher
+from mitmgate.approvals import POLL, Approvals
+from mitmgate.core import holds, matching, ruling
+from mitmgate.core.holds import Hold, HoldStore, Mark, Passage, Why
+from mitmgate.core.holds.notify import Event
+from mitmgate.core.matching import Finding
 from mitmgate.core.principal import Principal
 from mitmgate.core.rules import load
+from mitmgate.core.ruling import Ruling
+from mitmgate.core.wire.segment import Segment
+from mitmgate.desk import Desk
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal, deny
-from mitmgate.reading import off_loop
+from mitmgate.notices import Notices
+from mitmgate.reading import asked_of, off_loop
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.2  # seconds until a decision made by another process is noticed
 RETRY_AFTER = "5"  # seconds; the SDKs wait that long before they send the request again
 LEASE = 5.0  # seconds that a waiting connection is believed in after it was last seen
+UPKEEP = 2.0  # seconds between two looks at what is overdue, old or decided
 
 
-def read(path: Path) -> tuple[tuple[holds.ApprovalFile, Matcher], str]:
+def read(path: Path) -> tuple[tuple[holds.ApprovalFile, Ruling], str]:
     """approval.yaml, its rules compiled and self-tested. Raises `RuleError`."""
     loaded = load(path, holds.ApprovalFile)
-    matcher = matching.compile(loaded, loaded.file.rules, ("rules",))
-    return (loaded.file, matcher), loaded.digest
+    if loaded.file.mode == "audit":
+        logger.log(ALERT, "%s is in audit: its rules only log, but for those with a mode", path)
+    rules = ruling.compile(loaded, loaded.file.rules, ("rules",))
+    return (loaded.file, rules), loaded.digest
+
+
+def waits(findings: Iterable[Finding]) -> list[Finding]:
+    """Those findings for which a request has to wait."""
+    return [finding for finding in findings if finding.rule.enforced]
 
 
 class Approval(GateAddon):
@@ -55,34 +64,41 @@ class Approval(GateAddon):
 
     def __init__(self) -> None:
         self._file = RuleFile(read)
-        self._store: HoldStore | None = None
-        # One thread: SQLite calls never stand on the event loop, nor in each other's way.
-        self._thread = ThreadPoolExecutor(1, "holds")
+        self._approvals: Approvals | None = None
+        self._notices: Notices | None = None
         self._waiting: dict[str, _Waiter] = {}  # by exchange id
+        self._tasks: list[asyncio.Task[None]] = []
         self._poller: asyncio.Task[None] | None = None
 
     def configure(self, updated: set[str]) -> None:
         if "gate_rules" in updated:
             self._file.load(options.rules("approval"))
-            if self._file.rules[0].approvers:
-                logger.log(ALERT, "approvers is not consulted yet: operators decide, nobody else")
         if "gate_state" in updated:
             try:
-                self._store = HoldStore(options.state() / "holds.sqlite")
-                self._store.abandon()
+                store = HoldStore(options.state() / "holds.sqlite")
+                store.abandon()
             except holds.StoreError as e:
                 raise exceptions.OptionsError(str(e)) from None
+            if self._approvals:
+                self._approvals.close()
+            desk = Desk.of(ctx.master)
+            desk.approvals = self._approvals = Approvals(store, lambda: self._file.rules[0])
+            self._notices = self._notices or Notices(lambda: self._file.rules[0], desk.shown)
 
     def running(self) -> None:
         self._file.watch()
+        self._tasks.append(asyncio.create_task(self._keep_up(), name="holds upkeep"))
 
     def done(self) -> None:
         self._file.stop()
-        if self._poller:
-            self._poller.cancel()
-        self._thread.shutdown(wait=False)
-        if self._store:
-            self._store.close()
+        for task in (*self._tasks, self._poller):
+            if task:
+                task.cancel()
+        if self._notices:
+            self._notices.close()
+        if self._approvals:
+            Desk.of(ctx.master).approvals = None
+            self._approvals.close()
 
     def client_disconnected(self, client: connection.Client) -> None:
         for waiter in self._waiting.values():
@@ -93,32 +109,38 @@ class Approval(GateAddon):
     async def request(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
         prompt = await exchange.read_request()
-        file, matcher = self._file.rules
+        rules = self._file.rules[1]
         exchange.verdict.digests["approval"] = self._file.digest
+
+        def work() -> tuple[tuple[Finding, ...], list[Segment]]:
+            asked = asked_of(flow.request, exchange.method, exchange.target, prompt)
+            return rules.asked(asked, exchange.principal), list(asked.texts)
+
         size = prompt.body.size if prompt.body else 0
-        found = await off_loop(
-            lambda: matcher.scan(prompt.readings(), exchange.principal), size, matching.INLINE
-        )
-        exchange.verdict.findings += found
-        risky = [finding for finding in found if finding.rule.enforced]
-        if risky:
-            await self._hold(flow, exchange, file, risky)
+        found, texts = await off_loop(work, size, matching.INLINE)
+        exchange.verdict.find(exchange.id, found)
+        if risky := waits(found):
+            await self._hold(flow, exchange, risky, texts)
 
     async def _hold(
         self,
         flow: http.HTTPFlow,
         exchange: Exchange,
-        file: holds.ApprovalFile,
         risky: list[Finding],
+        texts: list[Segment],
     ) -> None:
-        principal = exchange.principal
-        assert principal is not None  # identity stands before
+        approvals, principal = self._approvals, exchange.principal
+        assert approvals is not None  # configure has made it, and identity stands before
+        assert principal is not None
+        file = approvals.rules
         rules = sorted({finding.rule.id for finding in risky})
+        terms = file.terms(rules)
         bound = (principal.name, exchange.method, exchange.target, exchange.sent, rules)
         digest = await off_loop(lambda: holds.digest(*bound), len(exchange.sent))
         judged = _shape(flow)
+        waits = "respond-async" not in flow.request.headers.get("prefer", "").lower()
         try:
-            hold, _ = await self._in_store(
+            hold, new = await approvals.call(
                 HoldStore.open,
                 digest,
                 principal,
@@ -128,16 +150,23 @@ class Approval(GateAddon):
                 message=risky[0].rule.message,
                 excerpt="\n".join(f"{f.address}: {f.text}" for f in risky),
                 exchange=exchange.id,
-                ttl=file.ttl,
-                quorum=file.quorum,
+                ttl=terms.ttl,
+                quorum=terms.quorum,
+                why=[Why(f.rule.id, f.rule.title, f.rule.message) for f in _once(risky)],
+                prompt=_passages(texts, risky),
+                person=file.person(principal),
+                limits=file.limits,
+                until=time.time() + LEASE if waits and terms.hold else None,
             )
             exchange.verdict.hold = hold.id
-            if hold.state == "pending":
-                hold = await self._wait(flow, exchange, hold, file.hold)
+            if new:
+                self._tell(hold, "held")
+            if hold.state == "pending" and waits:
+                hold = await self._wait(flow, exchange, hold, terms.hold)
             if _shape(flow) != judged:
                 deny(409, "request_edited", "The request was changed while it waited.")
             if hold.state == "approved":
-                hold = await self._in_store(HoldStore.consume, digest, principal.name)
+                hold = await approvals.call(HoldStore.consume, digest, principal.name)
         except holds.HoldLimit as e:
             deny(429, e.code, "Too many requests wait for approval.", Retry_After=RETRY_AFTER)
         except holds.HoldError as e:
@@ -156,10 +185,10 @@ class Approval(GateAddon):
         self, flow: http.HTTPFlow, exchange: Exchange, hold: Hold, seconds: float
     ) -> Hold:
         """Keep the connection waiting for a decision. Returns the hold as it is at the end."""
-        if "respond-async" in flow.request.headers.get("prefer", "").lower():
-            return hold
+        approvals = self._approvals
+        assert approvals is not None
         end = time.monotonic() + min(seconds, max(0.0, hold.expires - time.time()))
-        waiter = self._waiting[exchange.id] = _Waiter(flow)
+        waiter = self._waiting[exchange.id] = _Waiter(flow, hold.id)
         exchange.publish()
         flow.intercept()
         await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
@@ -167,66 +196,91 @@ class Approval(GateAddon):
         self._follow()
         try:
             while hold.state == "pending" and (left := end - time.monotonic()) > 0:
-                if not flow.intercepted:
-                    hold = await self._decided_here(flow, hold)
-                    break
-                lease = (hold.id, exchange.id, time.time() + LEASE)
-                await self._in_store(HoldStore.attend, *lease)
-                await waiter.wait(min(LEASE / 2, left))
+                await waiter.wait(left)
                 if exchange.refusal is not None:
                     raise exchange.refusal  # its token was revoked meanwhile
                 if waiter.left:
                     # An approval that comes later lets a retry through and runs nothing itself.
                     exchange.aborted = True
                     raise Refusal(499, "client_left", "The caller left while the request waited.")
-                hold = await self._in_store(HoldStore.get, hold.id)
+                if not flow.intercepted:
+                    await self._decide_here(flow, hold)
+                hold = await approvals.get(hold.id)
             return hold
         finally:
             del self._waiting[exchange.id]
             flow.resume()
-            await self._in_store(HoldStore.leave, exchange.id)
+            await approvals.call(HoldStore.leave, exchange.id)
 
-    async def _decided_here(self, flow: http.HTTPFlow, hold: Hold) -> Hold:
+    async def _decide_here(self, flow: http.HTTPFlow, hold: Hold) -> None:
         """Somebody resumed or killed the flow in mitmproxy's own interface."""
         killed = flow.error is not None
         if killed:
             flow.error, flow.live = None, True  # the caller gets a refusal, not a dead connection
         verdict: holds.Verdict = "deny" if killed else "approve"
         reason = f"{'killed' if killed else 'resumed'} in mitmproxy"
-        decision = (hold.id, _operator(), verdict, reason, "mitmweb")
-        return await self._in_store(HoldStore.decide, *decision)
+        assert self._approvals is not None
+        try:
+            await self._approvals.decide(hold.id, _operator(), verdict, reason, "mitmweb")
+        except holds.HoldError as e:
+            logger.log(ALERT, "%s: %s", hold.id, e)
+        flow.intercept()  # until the hold is decided, which it may be now
+
+    def _tell(self, hold: Hold, event: Event) -> None:
+        if self._notices:
+            self._notices.notify(hold, event)
 
     def _follow(self) -> None:
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="holds")
 
     async def _poll(self) -> None:
-        """While anybody waits, wake them when the store changes or mitmproxy's user acts."""
-        seen = None
+        """While anybody waits: renew the leases, and wake those whose hold has changed."""
+        approvals = self._approvals
+        assert approvals is not None
+        renewed = 0.0
         while self._waiting:
-            version = await self._in_store(HoldStore.version)
-            for waiter in self._waiting.values():
+            waiting = dict(self._waiting)
+            if time.monotonic() - renewed > LEASE / 2:
+                until = time.time() + LEASE
+                leases = {exchange: (each.hold, until) for exchange, each in waiting.items()}
+                await approvals.call(HoldStore.attend_all, leases)
+                renewed = time.monotonic()
+            states = await approvals.call(
+                HoldStore.states, {each.hold for each in waiting.values()}
+            )
+            for waiter in waiting.values():
+                exchange = Exchange.find(waiter.flow)
+                given_up = exchange is None or exchange.refusal is not None
                 # Killing a flow wakes nobody by itself.
-                given_up = Exchange.of(waiter.flow).refusal is not None
-                if version != seen or given_up or not waiter.flow.intercepted:
+                changed = states.get(waiter.hold) != "pending" or not waiter.flow.intercepted
+                if changed or given_up:
                     waiter.wake.set()
-            seen = version
             await asyncio.sleep(POLL)
 
-    async def _in_store[**P, T](
-        self, method: Callable[Concatenate[HoldStore, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Call a method of the store in its thread. One that does not answer is a fault: 503."""
-        store = self._store
-        assert store is not None
-        call = functools.partial(method, store, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+    async def _keep_up(self) -> None:
+        """End what is overdue, forget what is old, and tell of what was decided, by whichever way
+        and in whichever process."""
+        pending: set[str] = set()
+        while True:
+            approvals = self._approvals
+            assert approvals is not None
+            try:
+                await approvals.call(HoldStore.expire)
+                await approvals.call(HoldStore.prune, time.time() - approvals.rules.keep)
+                for hold, state in (await approvals.call(HoldStore.states, pending)).items():
+                    if state != "pending":
+                        self._tell(await approvals.get(hold), "decided")
+                pending = {hold.id for hold in await approvals.list()}
+            except holds.StoreError as e:
+                logger.log(ALERT, "%s", e)
+            await asyncio.sleep(UPKEEP)
 
     @command.command("gate.holds")
     def show(self) -> str:
         """The requests that wait for approval."""
-        assert self._store is not None
-        lines = [describe(hold) for hold in self._store.list(("pending", "approved"))]
+        assert self._approvals is not None
+        lines = [describe(hold) for hold in self._approvals.store.list(("pending", "approved"))]
         return "\n".join(lines) or "nothing waits"
 
     @command.command("gate.approve")
@@ -240,19 +294,28 @@ class Approval(GateAddon):
         self._decide(hold, "deny", reason)
 
     def _decide(self, hold: str, verdict: holds.Verdict, reason: str) -> None:
-        assert self._store is not None
+        assert self._approvals is not None
         try:
-            after = self._store.decide(hold, _operator(), verdict, reason, "command")
+            after = holds.decide(
+                self._approvals.store,
+                self._file.rules[0],
+                hold,
+                _operator(),
+                verdict,
+                reason,
+                "command",
+            )
         except (holds.HoldError, holds.StoreError) as e:
             raise exceptions.CommandError(str(e)) from None
         logger.info("%s is %s", after.id, after.state)
 
 
 class _Waiter:
-    """A connection that waits, and what wakes it."""
+    """A connection that waits for a hold, and what wakes it."""
 
-    def __init__(self, flow: http.HTTPFlow) -> None:
+    def __init__(self, flow: http.HTTPFlow, hold: str) -> None:
         self.flow = flow
+        self.hold = hold
         self.left = False  # the caller is gone
         self.wake = asyncio.Event()
 
@@ -265,10 +328,35 @@ class _Waiter:
 def describe(hold: Hold) -> str:
     """One line about a hold."""
     left = max(0, int(hold.expires - time.time()))
+    who = f"{hold.principal} ({hold.display})" if hold.display else hold.principal
     return (
-        f"{hold.id} {hold.state} {hold.principal} {hold.operation} {hold.model} "
+        f"{hold.id} {hold.state} {who} {hold.operation} {hold.model} "
         f"[{', '.join(hold.rules)}] {left}s left"
     )
+
+
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding of each rule."""
+    return list({finding.rule.id: finding for finding in findings}.values())
+
+
+def _passages(texts: Iterable[Segment], risky: Iterable[Finding]) -> list[Passage]:
+    """The texts of a request as approvers read them. What was put together only to be judged is
+    shown where it has marks of its own, else its parts are enough."""
+    marks: dict[str, list[Mark]] = {}
+    for finding in risky:
+        mark = Mark(finding.start, finding.end, finding.rule.id)
+        marks.setdefault(finding.address, []).append(mark)
+    shown: dict[tuple[str, str], Passage] = {}
+    for segment in texts:
+        found = tuple(marks.get(segment.address, ()))
+        if not found and ("*" in segment.address or segment.address == "$"):
+            continue
+        shown.setdefault(
+            (segment.where, segment.address),
+            Passage(segment.where, segment.address, segment.text, found),
+        )
+    return list(shown.values())
 
 
 def _shape(flow: http.HTTPFlow) -> tuple[object, ...]:
@@ -280,13 +368,21 @@ def _shape(flow: http.HTTPFlow) -> tuple[object, ...]:
 
 def _keep_decisions(exchange: Exchange, hold: Hold) -> None:
     exchange.verdict.approvals = [
-        {key: str(value) for key, value in asdict(decision).items()} for decision in hold.decisions
+        {
+            "issuer": decision.issuer,
+            "subject": decision.subject,
+            "verdict": decision.verdict,
+            "reason": decision.reason,
+            "channel": decision.channel,
+            "time": str(decision.time),
+        }
+        for decision in hold.decisions
     ]
 
 
 def _operator() -> Principal:
     """Whoever has mitmproxy's own interface before them."""
-    return Principal(issuer="os", subject=getpass.getuser())
+    return Principal(issuer=holds.OPERATING_SYSTEM, subject=getpass.getuser())
 
 
 def _pending(hold: Hold) -> Refusal:

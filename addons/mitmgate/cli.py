@@ -6,19 +6,23 @@ import argparse
 import asyncio
 import getpass
 import json
+import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitmgate import __version__, explaining, rulebook
+from mitmgate import __version__, examining, explaining, notes, rulebook
 from mitmgate.approval import describe
 from mitmgate.core import holds, ledger
 from mitmgate.core.principal import Principal
-from mitmgate.core.rules import RuleError
+from mitmgate.core.rules import RuleError, load
 from mitmgate.core.tokens import devissuer
 
 RULES = Path(__file__).parent.parent.parent / "rules"
 STATE = Path(".mitmgate")
+LIVING: tuple[holds.State, ...] = ("pending", "approved")
+WATCH = 0.5  # seconds between two looks at what waits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
     except (holds.HoldError, holds.StoreError, OSError, ValueError) as e:
         print(f"mitmgate: {e}", file=sys.stderr)
         return 1
@@ -33,39 +39,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Load every rule file as the gate would, run the rules' own tests, print what is wrong."""
+    """Load every rule file as the gate would, run the rules' own tests, print what is wrong.
+
+    Of files that load, say also what in them has no effect; with `strict` that is wrong, too.
+    """
     report = rulebook.check(options.directory)
+    found = [] if report.problems else notes.notes(options.directory, report.rules)
+    idle = notes.without_effect(report.rules)
+    good = not report.problems and not (options.strict and found)
+    if options.json:
+        print(json.dumps(notes.document(report, found, idle, good=good), indent=2))
+        return 0 if good else 1
     for line in report.lines:
         print(f"  {line}")
+    for note in found:
+        print(note)
+    if idle:
+        print(notes.said(idle))
     for problem in report.problems:
         print(problem, file=sys.stderr)
     if report.problems:
         print(f"{len(report.problems)} problems in {options.directory}", file=sys.stderr)
-        return 1
-    print(f"{options.directory} is good")
-    return 0
+    elif not good:
+        print(f"{len(found)} notes on {options.directory}", file=sys.stderr)
+    else:
+        print(f"{options.directory} is good")
+    return 0 if good else 1
 
 
 def show_holds(options: argparse.Namespace) -> int:
     """List the requests that wait for a person, and those approved but not yet sent again."""
     with _store(options.state) as store:
-        waiting = store.list(("pending", "approved"))
-    for hold in waiting:
-        print(f"{describe(hold)}{'' if hold.waiting else ', nobody waits on the line'}")
-        print(f"    {hold.message}")
-        for line in hold.excerpt.splitlines():
-            print(f"    | {line}")
-    if not waiting:
-        print("nothing waits")
+        shown = {hold.id: hold.state for hold in store.list(LIVING)}
+        for hold in store.list(LIVING):
+            _show(hold)
+        if not shown and not options.watch:
+            print("nothing waits")
+        while options.watch:
+            time.sleep(WATCH)
+            for id, state in store.states(shown).items():
+                if state != shown[id]:
+                    print(f"{id} is {state}", flush=True)
+                    shown[id] = state
+            shown = {id: state for id, state in shown.items() if state in LIVING}
+            for hold in store.list(LIVING):
+                if hold.id not in shown:
+                    _show(hold)
+                    shown[hold.id] = hold.state
     return 0
 
 
+def _show(hold: holds.Hold) -> None:
+    print(f"{describe(hold)}{'' if hold.waiting else ', nobody waits on the line'}")
+    print(f"    {hold.message}")
+    for line in hold.excerpt.splitlines():
+        print(f"    | {line}")
+    sys.stdout.flush()
+
+
 def decide(options: argparse.Namespace) -> int:
-    """Approve or deny a held request. Whoever may write the state directory may do so."""
-    who = Principal(issuer="os", subject=getpass.getuser())
+    """Approve or deny a held request, as the user of this machine, if approval.yaml lets them."""
+    who = Principal(issuer=holds.OPERATING_SYSTEM, subject=getpass.getuser())
+    try:
+        file = load(options.rules / "approval.yaml", holds.ApprovalFile).file
+    except RuleError as e:
+        print(e, file=sys.stderr)
+        return 1
     with _store(options.state) as store:
-        hold = store.decide(options.hold, who, options.verdict, options.reason, "cli")
-        hold = store.get(hold.id)
+        holds.decide(store, file, options.hold, who, options.verdict, options.reason, "cli")
+        hold = store.get(options.hold)
     print(f"{hold.id} is {hold.state}")
     if hold.state == "pending":
         print(f"{hold.approvals} of {hold.quorum} approvals")
@@ -107,7 +149,13 @@ def token(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Say which grant lets a token's bearer do something, or which check fails. Fetches nothing."""
+    """Say what the gate would do about a token, a request or an answer, and why. Fetches nothing.
+
+    Returns 0 for what goes on, 1 for what is refused or held.
+    """
+    explaining.check_usage(options)
+    if options.request or options.answer:
+        return _examine(options)
     try:
         explanation = asyncio.run(explaining.answer(options))
     except RuleError as e:
@@ -118,6 +166,21 @@ def explain(options: argparse.Namespace) -> int:
     else:
         print("\n".join(explaining.text(explanation)))
     return 0 if explanation.grant else 1
+
+
+def _examine(options: argparse.Namespace) -> int:
+    """Rule files and messages that cannot be read are no verdict: 2."""
+    logging.getLogger("mitmgate").addHandler(logging.NullHandler())  # all of it is in the output
+    try:
+        found = asyncio.run(examining.examine(options))
+    except (RuleError, OSError, ValueError) as e:
+        print(e if isinstance(e, RuleError) else f"mitmgate: {e}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(examining.document(found), indent=2))
+    else:
+        print("\n".join(examining.text(found)))
+    return 0 if found.outcome == "goes on" else 1
 
 
 class _store:
@@ -151,11 +214,17 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("check", check)
     command.add_argument("directory", type=Path, nargs="?", default=RULES, metavar="DIR")
-    state(add("holds", show_holds))
+    command.add_argument("--strict", action="store_true", help="notes are errors, too")
+    command.add_argument("--json", action="store_true", help="the same as one JSON object")
+    command = add("holds", show_holds)
+    command.add_argument("--watch", action="store_true", help="go on, and tell what comes and goes")
+    state(command)
     for verdict in ("approve", "deny"):
         command = add(verdict, decide, verdict=verdict)
         command.add_argument("hold", metavar="ID", help="as `mitmgate holds` shows it")
         command.add_argument("--reason", required=True, help="kept with the decision")
+        help = "the gate's gate_rules directory: its approval.yaml says who decides"
+        command.add_argument("--rules", type=Path, default=RULES, metavar="DIR", help=help)
         state(command)
     command = add("verify", verify)
     command.add_argument("path", type=Path, nargs="?", metavar="PATH", help="directory or file")

@@ -16,15 +16,18 @@ from mitmproxy import http
 from mitmproxy.log import ALERT
 
 from mitmgate import options
-from mitmgate.core import matching
-from mitmgate.core.matching import Finding, Matcher
+from mitmgate.core import matching, ruling
+from mitmgate.core.matching import Finding
 from mitmgate.core.rules import Listed, load
 from mitmgate.core.rules import RuleFile as Envelope
-from mitmgate.core.rules.rule import Rule
+from mitmgate.core.rules.rule import Mode, Rule, in_mode
+from mitmgate.core.ruling import Ruling
+from mitmgate.core.wire.calls import unfold
+from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.segment import Segment
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, deny
-from mitmgate.reading import off_loop
+from mitmgate.reading import asked_of, off_loop, unreadable
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
@@ -35,29 +38,33 @@ WINDOW = 4096
 
 
 class CommandsFile(Envelope):
-    """commands.yaml."""
+    """commands.yaml. In `mode: audit` its rules change nothing, but for those with a mode."""
 
+    mode: Mode = "enforce"
     rules: Listed[Rule]
 
     @pydantic.field_validator("rules")
     @classmethod
-    def _actions(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    def _actions(cls, rules: tuple[Rule, ...], info: pydantic.ValidationInfo) -> tuple[Rule, ...]:
         for rule in rules:
             if rule.action not in ("log", "deny"):
                 raise ValueError(f"{rule.id}: action is log or deny here, not {rule.action}")
-        return rules
+        return in_mode(rules, info.data.get("mode", "enforce"))
 
 
-def read(path: Path) -> tuple[Matcher, str]:
+def read(path: Path) -> tuple[Ruling, str]:
     """commands.yaml, compiled and self-tested. Raises `RuleError`."""
     loaded = load(path, CommandsFile)
-    return matching.compile(loaded, loaded.file.rules, ("rules",)), loaded.digest
+    if loaded.file.mode == "audit":
+        logger.log(ALERT, "%s is in audit: its rules only log, but for those with a mode", path)
+    return ruling.compile(loaded, loaded.file.rules, ("rules",)), loaded.digest
 
 
 class Commands(GateAddon):
     """Reads commands.yaml."""
 
     name = "mitmgate.commands"
+    sees_refusals = True
 
     def __init__(self) -> None:
         self._file = RuleFile(read)
@@ -74,69 +81,105 @@ class Commands(GateAddon):
     def done(self) -> None:
         self._file.stop()
 
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """An endpoint that is refused as unknown may be one that a rule has a name for."""
+        exchange = Exchange.of(flow)
+        refusal = exchange.refusal
+        if refusal is None or refusal.code != "endpoint_unknown" or exchange.principal is None:
+            return
+        exchange.verdict.digests["commands"] = self._file.digest
+        found = self._file.rules.asked(
+            asked_of(flow.request, exchange.method, exchange.target), exchange.principal
+        )
+        exchange.refusal = None
+        judge(exchange, found)  # another refusal may take its place
+        exchange.refusal = refusal
+
     async def request(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
-        prompt = await exchange.read_request()
-        matcher = self._file.rules
+        if exchange.refusal is not None:
+            return
+        prompt, rules = await exchange.read_request(), self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
+
+        def work() -> tuple[Finding, ...]:
+            asked = asked_of(flow.request, exchange.method, exchange.target, prompt)
+            return rules.asked(asked, exchange.principal)
+
         size = prompt.body.size if prompt.body else 0
-        findings = await off_loop(
-            lambda: matcher.scan(prompt.readings(), exchange.principal), size, matching.INLINE
-        )
-        judge(exchange, findings)
+        judge(exchange, await off_loop(work, size, matching.INLINE))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
-        if exchange.streams and self._reads_answers():
-            exchange.filters.append(_Judge(exchange, self._file.rules))
+        if exchange.refusal is None and exchange.streams and self._file.rules.reads_answers:
+            exchange.filters.append(Judge(exchange, self._file.rules))
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        exchange = Exchange.of(flow)
-        if exchange.delivery is None and self._reads_answers():
-            answer, matcher = await exchange.read_answer(), self._file.rules
-            findings = await off_loop(
-                lambda: matcher.scan(answer.segments("answer"), exchange.principal),
-                answer.size,
-                matching.INLINE,
-            )
-            judge(exchange, findings)
-
-    def _reads_answers(self) -> bool:
-        return any("answer" in rule.where for rule in self._file.rules.rules)
+        exchange, rules = Exchange.of(flow), self._file.rules
+        if exchange.refusal is not None or exchange.delivery is not None:
+            return
+        if rules.reads_answers:
+            answer = await exchange.read_answer()
+            try:
+                found = await off_loop(
+                    lambda: _answered(exchange, rules, answer.readings("answer")),
+                    answer.size,
+                    matching.INLINE,
+                )
+            except DocumentError as e:
+                raise unreadable(exchange.id, e) from None
+            judge(exchange, found)
 
 
 def judge(exchange: Exchange, findings: Iterable[Finding]) -> None:
     """Keep what was found, once for each rule and place; refuse if a rule in force denies."""
-    known = {(f.rule.id, f.address) for f in exchange.verdict.findings}
-    for finding in findings:
-        if (finding.rule.id, finding.address) not in known:
-            exchange.verdict.findings.append(finding)
+    exchange.verdict.find(exchange.id, findings)
     for finding in exchange.verdict.findings:
         if finding.rule.action == "deny" and finding.rule.enforced:
             deny(403, finding.rule.id, finding.rule.message)
 
 
-class _Judge:
+def _answered(
+    exchange: Exchange, rules: Ruling, segments: Iterable[Segment]
+) -> tuple[Finding, ...]:
+    return rules.answered(segments, exchange.principal, exchange.method, exchange.operation)
+
+
+class Judge:
     """The rules as a filter of a stream: text passes unchanged, or the stream ends."""
 
     masks = False
 
-    def __init__(self, exchange: Exchange, matcher: Matcher) -> None:
+    def __init__(self, exchange: Exchange, rules: Ruling) -> None:
         self._exchange = exchange
-        self._matcher = matcher
+        self._rules = rules
+        self.holds_calls = any(
+            rule.enforced and "answer.tool_calls" in rule.where for rule in rules.rules
+        )
 
     def channel(self) -> _Channel:
         return _Channel(self)
 
     def whole(self, text: str) -> str:
         if text:
-            segment = Segment("answer", "stream", text)
-            judge(self._exchange, self._matcher.scan([segment], self._exchange.principal))
+            self._judge([Segment("answer", "stream", text)])
         return text
+
+    def call(self, text: str) -> str:
+        if text:
+            segment = Segment("answer.tool_calls", "stream", text)
+            try:
+                self._judge([segment, *unfold("answer.tool_calls", "stream", text)])
+            except DocumentError as e:
+                raise unreadable(self._exchange.id, e) from None
+        return text
+
+    def _judge(self, segments: list[Segment]) -> None:
+        judge(self._exchange, _answered(self._exchange, self._rules, segments))
 
 
 class _Channel:
-    def __init__(self, judge: _Judge) -> None:
+    def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._window = ""
         self._fresh = 0

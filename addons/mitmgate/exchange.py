@@ -38,7 +38,8 @@ class Exchange:
         self.id: str = flow.id
         self.target: str = flow.request.path
         self.path = self.target.partition("?")[0]
-        self.method: str = flow.request.method
+        # As it goes out: `request.method` is in capitals, whatever the caller sent.
+        self.method: str = flow.request.data.method.decode("ascii", "replace")
         self._endpoint = endpoints.find(self.method, self.path)
         self.principal: Principal | None = None
         self.grant = ""
@@ -170,6 +171,11 @@ class Exchange:
         response.raw_content = body
         response.headers.pop("transfer-encoding", None)
         response.headers["content-length"] = str(len(body))
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it counts as under way: a refusal does not end what the model has begun."""
+        return self.admitted and (self.refusal is None or self._sent)
 
     @property
     def upgrades(self) -> bool:

@@ -29,11 +29,10 @@ def add_arguments(command: argparse.ArgumentParser, rules: Path) -> None:
     """The options of the command; `rules` is the directory of the rule files by default."""
     command.add_argument(
         "--token",
-        required=True,
         help="the token, @FILE, or - for standard input; one that is typed here is seen by "
         "everybody who can list processes, and stays in the shell's history",
     )
-    asked = command.add_mutually_exclusive_group(required=True)
+    asked = command.add_mutually_exclusive_group()
     asked.add_argument(
         "--operation", metavar="NAME", choices=sorted(endpoints.OPERATIONS), help="such as chat"
     )
@@ -42,7 +41,26 @@ def add_arguments(command: argparse.ArgumentParser, rules: Path) -> None:
     help = "default: POST, if the operation or path has it"
     command.add_argument("--method", choices=METHODS, help=help)
     command.add_argument(
-        "--rules", type=Path, default=rules, metavar="DIR", help="where identity.yaml is"
+        "--request",
+        metavar="FILE",
+        help="a request to judge: its body, or all of it as in HTTP/1.1; - for standard input",
+    )
+    command.add_argument(
+        "--answer", metavar="FILE", help="an answer to judge, to that request or to --path"
+    )
+    command.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="of the request; may be given again",
+    )
+    command.add_argument(
+        "--profile", metavar="NAME", help="of masker.yaml; default: the grant's, else default"
+    )
+    command.add_argument(
+        "--rules", type=Path, default=rules, metavar="DIR", help="where the rule files are"
     )
     command.add_argument(
         "--keys",
@@ -52,19 +70,57 @@ def add_arguments(command: argparse.ArgumentParser, rules: Path) -> None:
         help="a saved key set (JWKS) in the place of the issuer's own; may be given again",
     )
     command.add_argument("--json", action="store_true", help="the same as one JSON object")
+    command.set_defaults(wrong=command.error)
+
+
+def check_usage(options: argparse.Namespace) -> None:
+    """Options that do not go together end the command with 2, as wrong options do."""
+    messages = options.request or options.answer
+    if not messages and not options.token:
+        options.wrong("the following arguments are required: --token, --request or --answer")
+    if not messages and not (options.operation or options.path):
+        options.wrong("one of the arguments --operation --path is required")
+    if not messages and (options.header or options.profile):
+        options.wrong("--header and --profile go with --request or --answer")
+    if messages and (options.operation or options.model is not None):
+        options.wrong("--operation and --model do not go with --request and --answer: use --path")
+    if [options.token, options.request, options.answer].count("-") > 1:
+        options.wrong("only one of --token, --request and --answer can be standard input")
 
 
 async def answer(options: argparse.Namespace) -> Explanation:
     """The explanation that was asked for. Raises `RuleError`, `OSError` or `ValueError`."""
+    identity, ids = _identity(options)
+    return await _explain(options, identity, ids, _wanted(options))
+
+
+async def explanation(options: argparse.Namespace, wanted: Wanted) -> Explanation:
+    """What identity says to `wanted`. Raises like `answer`."""
+    return await _explain(options, *_identity(options), wanted)
+
+
+def _identity(options: argparse.Namespace) -> tuple[tokens.Identity, Sequence[str]]:
     loaded = load(options.rules / "identity.yaml", IdentityFile)
     identity = tokens.compile(loaded, endpoints.OPERATIONS)
-    ids = [issuer.id for issuer in loaded.file.issuers]
+    return identity, [issuer.id for issuer in loaded.file.issuers]
+
+
+async def _explain(
+    options: argparse.Namespace, identity: tokens.Identity, ids: Sequence[str], wanted: Wanted
+) -> Explanation:
     saved = dict(_saved(each, ids) for each in options.keys)
-    wanted, token = _wanted(options), _token(options.token)
+    token = _token(options.token)
     try:
         return await explanation_of(identity, token, wanted, now=time.time(), saved=saved)
     except tokens.KeySetError as e:
         raise ValueError(str(e)) from None
+
+
+def _header(given: str) -> tuple[str, str]:
+    name, mark, value = given.partition(":")
+    if not mark or not name.strip() or not f"{name}{value}".isprintable():
+        raise argparse.ArgumentTypeError(f"{given!r} is not NAME: VALUE")
+    return name.strip(), value.strip()
 
 
 def _token(given: str) -> str:
@@ -83,20 +139,23 @@ def _saved(given: str, ids: Sequence[str]) -> tuple[str, Path]:
 def _wanted(options: argparse.Namespace) -> Wanted:
     """What the gate would take the request for."""
     methods = [options.method] if options.method else ["POST", *METHODS]
-    endpoint = next(filter(None, (_find(options, method) for method in methods)), None)
+    path = options.path and options.path.partition("?")[0]
+    endpoint = next(filter(None, (_find(options, path, method) for method in methods)), None)
     if endpoint is None:
         what = f"{options.method or ''} {options.path or options.operation}".strip()
         raise ValueError(f"{what} is no endpoint of the gate; a caller gets 404 endpoint_unknown")
-    named = endpoint.model(options.path) if options.path else None
+    named = endpoint.model(path) if path else None
+    if named is not None and options.model not in (None, named):
+        raise ValueError(f"the path names the model {named}; a caller gets 400 model_invalid")
     # A model that is not named is the server's own choice.
     unnamed = "" if endpoint.generates else None
     model = options.model if options.model is not None else named or unnamed
     return Wanted(endpoint.operation, model, endpoint.method)
 
 
-def _find(options: argparse.Namespace, method: str) -> Endpoint | None:
-    if options.path:
-        return endpoints.find(method, options.path)
+def _find(options: argparse.Namespace, path: str | None, method: str) -> Endpoint | None:
+    if path:
+        return endpoints.find(method, path)
     fitting = (each for each in endpoints.ENDPOINTS if each.operation == options.operation)
     return next((each for each in fitting if each.method == method), None)
 

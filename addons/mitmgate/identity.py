@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 import threading
-import weakref
 from functools import partial
 from pathlib import Path
 
@@ -21,19 +20,21 @@ from mitmproxy.log import ALERT
 
 from mitmgate import metrics, options
 from mitmgate.core import tokens
+from mitmgate.core.principal import Principal
 from mitmgate.core.rules import load
 from mitmgate.core.wire import catalogue
 from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.endpoints import GENERATING, OPERATIONS
+from mitmgate.desk import Desk
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal
 from mitmgate.reading import unreadable
 from mitmgate.rulefile import RuleFile
+from mitmgate.sweep import Sweep
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = "5"  # seconds until a caller may ask again that could not be judged
-SWEEP = 1.0  # seconds between two looks at the tokens of exchanges that are under way
 
 
 def check(path: Path) -> tuple[tokens.IdentityFile, str]:
@@ -66,10 +67,8 @@ class Identity(GateAddon):
     def __init__(self) -> None:
         self._file = RuleFile(self._read)
         self._limiter = tokens.Limiter()
-        # In the memory of this addon alone, for as long as their exchange is under way.
-        self._presented: weakref.WeakKeyDictionary[Exchange, str] = weakref.WeakKeyDictionary()
+        self._sweep = Sweep(lambda: self._file.rules.verifier, self._refusal)
         self._renewal: asyncio.Task[None] | None = None
-        self._sweeper: asyncio.Task[None] | None = None
 
     def _read(self, path: Path) -> tuple[tokens.Identity, str]:
         return read(path, getattr(self._file, "rules", None))
@@ -98,13 +97,19 @@ class Identity(GateAddon):
     def running(self) -> None:
         self._file.watch(self._in_force)
         self._in_force()
-        self._sweeper = asyncio.create_task(self._sweep(), name="revoked tokens")
+        self._sweep.start()
+        Desk.of(ctx.master).verify = self._verify
 
     def done(self) -> None:
+        Desk.of(ctx.master).verify = None
         self._file.stop()
-        for task in (self._renewal, self._sweeper):
-            if task:
-                task.cancel()
+        self._sweep.stop()
+        if self._renewal:
+            self._renewal.cancel()
+
+    async def _verify(self, presented: tokens.Presented) -> Principal:
+        """Who bears a token, for those who sign in elsewhere. Raises `TokenError`."""
+        return await self._file.rules.verifier.verify(presented)
 
     def _in_force(self) -> None:
         """New rules: their key sets are kept fresh from now on, and can be watched."""
@@ -128,11 +133,7 @@ class Identity(GateAddon):
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         exchange, identity = Exchange.of(flow), self._file.rules
-        headers = flow.request.headers
-        carried = list(headers.items(multi=True))
-        for name in tokens.CREDENTIAL_HEADERS:
-            headers.pop(name, None)
-        flow.request.path = tokens.without_credentials(flow.request.path)
+        carried = take_credentials(flow.request)
         try:
             presented = tokens.presented(
                 carried,
@@ -143,7 +144,7 @@ class Identity(GateAddon):
             exchange.principal = await identity.verifier.verify(presented)
         except tokens.TokenError as e:
             raise self._refusal(exchange, e) from None
-        self._presented[exchange] = presented.token
+        self._sweep.follow(exchange, presented.token)
         exchange.verdict.digests["identity"] = self._file.digest
         self._allow(exchange, None)
 
@@ -182,8 +183,7 @@ class Identity(GateAddon):
         limits, under_way = grant.limits, 0
         if limits and limits.concurrent:
             under_way = sum(
-                other.admitted
-                and other.refusal is None
+                other.occupies
                 and other.grant == grant.id
                 and (limits.per == "grant" or _name(other) == exchange.principal.name)
                 for other in Exchange.under_way()
@@ -205,9 +205,7 @@ class Identity(GateAddon):
         assert principal is not None
         answer = (await exchange.read_answer()).encode()
         try:
-            kept = catalogue.only(
-                answer, lambda model: authorizer.may_use(principal, model, GENERATING)
-            )
+            kept = catalogue.only(answer, authorizer.usable(principal, GENERATING))
         except DocumentError as e:
             raise unreadable(exchange.id, e) from None
         if kept is not answer:
@@ -221,21 +219,14 @@ class Identity(GateAddon):
             error.status, error.code, error.description, headers=headers, public=error.public
         )
 
-    async def _sweep(self) -> None:
-        """End exchanges whose token has been revoked since they began."""
-        while True:
-            await asyncio.sleep(SWEEP)
-            for exchange in Exchange.under_way():
-                token, principal = self._presented.get(exchange), exchange.principal
-                if token is None or principal is None or exchange.refusal is not None:
-                    continue
-                try:
-                    revoked = await self._file.rules.verifier.revoked(token, principal)
-                except Exception as e:
-                    exchange.cut(exchange.fault("the search for revoked tokens", e))
-                else:
-                    if revoked:
-                        exchange.cut(self._refusal(exchange, revoked))
+
+def take_credentials(request: http.Request) -> list[tuple[str, str]]:
+    """Take every credential off a request. Returns its headers as they came."""
+    carried = list(request.headers.items(multi=True))
+    for name in tokens.CREDENTIAL_HEADERS:
+        request.headers.pop(name, None)
+    request.path = tokens.without_credentials(request.path)
+    return carried
 
 
 def _challenge(error: tokens.TokenError | tokens.NotAllowed, *, with_dpop: bool) -> dict[str, str]:

@@ -10,12 +10,13 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from mitmproxy import exceptions, http
+from mitmproxy import ctx, exceptions, http
 
 from mitmgate import options
 from mitmgate.core import masking
 from mitmgate.core.rules import load
 from mitmgate.core.wire.body import Body
+from mitmgate.desk import Desk
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon
 from mitmgate.reading import off_loop
@@ -45,9 +46,16 @@ class Masker(GateAddon):
 
     def running(self) -> None:
         self._file.watch()
+        Desk.of(ctx.master).mask = self._masked
 
     def done(self) -> None:
         self._file.stop()
+        Desk.of(ctx.master).mask = None
+
+    def _masked(self, profile: str, text: str) -> str:
+        """A text as answers of a profile are masked. Raises `LookupError` for an unknown one."""
+        masker = self._file.rules.profile(profile).answer
+        return masker.mask(text).text if masker else text
 
     async def request(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -61,7 +69,7 @@ class Masker(GateAddon):
         exchange = Exchange.of(flow)
         masker = self._file.rules.profile(exchange.masking).answer
         if masker and exchange.streams:
-            exchange.filters.append(_StreamMask(masker, exchange.verdict.masked))
+            exchange.filters.append(StreamMask(masker, exchange.verdict.masked))
 
     async def response(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -88,7 +96,7 @@ class Masker(GateAddon):
             replace(masked)
 
 
-class _StreamMask:
+class StreamMask:
     """The masker as a filter of a stream."""
 
     masks = True

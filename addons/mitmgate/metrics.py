@@ -17,7 +17,13 @@ EXCHANGES = Counter(
 )
 MASKED = Counter("mitmgate_masked", "Values masked.", ["recognizer"], registry=REGISTRY)
 FINDINGS = Counter(
-    "mitmgate_findings", "Rules that were hit.", ["rule", "view"], registry=REGISTRY
+    "mitmgate_findings", "Rules that were hit.", ["rule", "mode", "view"], registry=REGISTRY
+)
+NOTIFICATIONS = Counter(
+    "mitmgate_notifications",
+    "Messages about held requests: delivered, dropped, and tries that were repeated.",
+    ["result"],
+    registry=REGISTRY,
 )
 KEYS_AGE = Gauge(
     "mitmgate_keys_age_seconds",

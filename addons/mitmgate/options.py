@@ -26,7 +26,9 @@ _CONFLICTS = {
     "upstream_auth": "a credential would be sent that the gate has not chosen",
     "stickyauth": "one caller's credentials would be sent for another",
     "stickycookie": "one caller's cookies would be sent for another",
+    "validate_inbound_headers": "a header could hold a second request, which nobody would read",
 }
+_NEEDED = {"validate_inbound_headers"}  # of these, the ones that have to stay on
 # mitmproxy's defaults that the gate changes: as it is, and as it has to be.
 _DEFAULTS: dict[str, tuple[Any, Any]] = {
     "rawtcp": (True, False),  # what is not HTTP would pass unread
@@ -85,9 +87,11 @@ def state(*parts: str) -> Path:
 def conflicts(updated: Any) -> list[str]:
     """What is wrong with mitmproxy's own options, a sentence each."""
     found = [
-        f"the option {name} cannot be used with the gate: {reason}"
+        f"the option {name} cannot be {'switched off' if name in _NEEDED else 'used'} "
+        f"with the gate: {reason}"
         for name, reason in _CONFLICTS.items()
-        if name in updated and getattr(ctx.options, name, None)
+        if name in updated
+        and bool(getattr(ctx.options, name, name in _NEEDED)) is not (name in _NEEDED)
     ]
     if {"mode", "server"} & set(updated) and getattr(ctx.options, "server", False):
         found += [

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 
 from mitmproxy import ctx, http
 from mitmproxy.utils import human
 
 from mitmgate import options
+from mitmgate.core.ruling import Asked
 from mitmgate.core.wire.answer import AnswerError, read_answer
 from mitmgate.core.wire.body import Body
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import EncodingError, decode
 from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
+from mitmgate.core.wire.segment import Segment
+from mitmgate.core.wire.surroundings import headers, query
 from mitmgate.refusal import Refusal, deny
 
 logger = logging.getLogger(__name__)
 
 # A bigger body is parsed in a thread: the event loop belongs to every caller.
 THREAD_FROM = 32 << 10
+# Seconds after which such a thread gives way. With Python's own 5 ms, a small request that is
+# judged meanwhile waits so long after every search, of which it needs dozens.
+GIVES_WAY = 0.0005
 
 
 def body_limit() -> int:
     """mitmproxy's own bound on bodies, in bytes; the gate always sets one."""
-    limit = getattr(ctx.options, "body_size_limit", None) or options.BODY_LIMIT
+    limit = getattr(getattr(ctx, "options", None), "body_size_limit", None) or options.BODY_LIMIT
     return human.parse_size(limit) or 0
 
 
 async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FROM) -> T:
     """Run `work` in a thread when what it reads is big enough to be felt by other callers."""
-    return await asyncio.to_thread(work) if size > inline else work()
+    if size <= inline:
+        return work()
+    sys.setswitchinterval(GIVES_WAY)
+    return await asyncio.to_thread(work)
 
 
 async def request_of(
@@ -53,6 +63,17 @@ async def request_of(
         deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
     except PromptError as e:
         deny(e.status, e.code, str(e))
+
+
+def asked_of(
+    request: http.Request, method: str, target: str, prompt: Prompt | None = None
+) -> Asked:
+    """What rules see of a request; without a `prompt`, of one to an endpoint nobody knows."""
+    around = headers(request.headers.items(multi=True))
+    if prompt is None:
+        return Asked(method, "", (Segment("path", "path", target), *query(target), *around))
+    data = prompt.body.document.data if prompt.body else None
+    return Asked(method, prompt.endpoint.operation, (*prompt.readings(), *around), data)
 
 
 async def answer_of(

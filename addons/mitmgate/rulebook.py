@@ -13,10 +13,14 @@ from mitmgate.core.rules import Problem, RuleError
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was read, a line a file, and everything that is wrong."""
+    """What was read, a line a file, and everything that is wrong.
+
+    `rules` are those of the files that load, as their readers return them, by name.
+    """
 
     lines: tuple[str, ...]
     problems: tuple[Problem, ...]
+    rules: dict[str, Any]
 
 
 READERS: dict[str, Callable[[Path], tuple[Any, str]]] = {
@@ -45,7 +49,7 @@ def check(directory: Path) -> Report:
     for path in sorted(directory.glob("*.y*ml")):
         if path.name not in {f"{name}.yaml" for name in READERS}:
             lines.append(f"{path}  is read by no addon of the gate's own")
-    return Report(tuple(lines), (*problems, *_across(directory, rules)))
+    return Report(tuple(lines), (*problems, *_across(directory, rules)), rules)
 
 
 def _across(directory: Path, rules: dict[str, Any]) -> list[Problem]:
@@ -57,6 +61,13 @@ def _across(directory: Path, rules: dict[str, Any]) -> list[Problem]:
             if grant.masking not in rules["masker"].profiles:
                 message = f"grant {grant.id}: masker.yaml has no profile {grant.masking!r}"
                 found.append(Problem(path, 0, "grants", message))
+    if "approval" in rules and "masker" in rules:
+        file = rules["approval"][0]
+        named = [("approvers", file.approvers), *((rule.id, rule.approvers) for rule in file.rules)]
+        for where, approvers in named:
+            if approvers and approvers.profile not in (None, *rules["masker"].profiles):
+                message = f"{where}: masker.yaml has no profile {approvers.profile!r}"
+                found.append(Problem(directory / "approval.yaml", 0, "approvers", message))
     if "commands" in rules and "approval" in rules:
         denied = {rule.id for rule in rules["commands"].rules}
         for rule in rules["approval"][1].rules:

@@ -135,10 +135,9 @@ class Tripwire:
             if not flow.live:
                 return None
             exchange = Exchange.begin(flow)
-        if exchange.refusal is None and event == "requestheaders" and exchange.upgrades:
-            exchange.refuse(Refusal(400, "upgrade_refused", "Protocol upgrades are not accepted."))
-        if exchange.refusal is None and event == "requestheaders" and exchange.trails:
-            exchange.refuse(Refusal(400, "trailers_refused", "Trailers are not accepted."))
+        if exchange.refusal is None and event == "requestheaders":
+            if refusal := unwanted(exchange):
+                exchange.refuse(refusal)
         if exchange.refusal is None and (reason := self.closed or self._skipped(exchange, event)):
             logger.log(ALERT, "exchange %s is refused: %s", exchange.id, reason)
             exchange.refuse(Refusal(503, "gate_closed", "The gateway is closed."))
@@ -181,6 +180,15 @@ class Tripwire:
                     "give the gate's own -s first"
                 ]
         return []
+
+
+def unwanted(exchange: Exchange) -> Refusal | None:
+    """Why a request is refused for what its headers ask of the connection."""
+    if exchange.upgrades:
+        return Refusal(400, "upgrade_refused", "Protocol upgrades are not accepted.")
+    if exchange.trails:
+        return Refusal(400, "trailers_refused", "Trailers are not accepted.")
+    return None
 
 
 def _ending() -> bool:

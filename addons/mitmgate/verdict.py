@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from mitmgate.core.matching import Finding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -19,6 +23,24 @@ class Verdict:
     digests: dict[str, str] = field(default_factory=dict)  # addon -> digest of its rules
     coverage: dict[str, int] = field(default_factory=dict)  # "answer:text" -> strings read
 
+    def find(self, exchange: str, findings: Iterable[Finding]) -> None:
+        """Keep what was found, once for each rule and place; `exchange` is an id, for the log."""
+        known = {(f.rule.id, f.address) for f in self.findings}
+        for finding in findings:
+            if (finding.rule.id, finding.address) in known:
+                continue
+            known.add((finding.rule.id, finding.address))
+            self.findings.append(finding)
+            if finding.rule.only_in_audit:
+                would = "held" if finding.rule.action == "hold" else "refused"
+                logger.info(
+                    "exchange %s would have been %s: %s at %s (audit)",
+                    exchange,
+                    would,
+                    finding.rule.id,
+                    finding.address,
+                )
+
     def cover(self, side: str, counts: dict[str, int]) -> None:
         """Say what was read: strings of each kind, of the "prompt" or the "answer"."""
         for kind, count in counts.items():
@@ -28,7 +50,14 @@ class Verdict:
         """As metadata and ledger hold it."""
         return {
             "findings": [
-                {"rule": f.rule.id, "action": f.rule.action, "address": f.address, "view": f.view}
+                {
+                    "rule": f.rule.id,
+                    "action": f.rule.action,
+                    "severity": f.rule.severity,
+                    "mode": f.rule.mode or "enforce",
+                    "address": f.address,
+                    "view": f.view,
+                }
                 for f in self.findings
             ],
             "masked": dict(self.masked),

@@ -1,13 +1,15 @@
 """The part of rules/README.md that is made from the rule files; run this file to make it anew.
 
-It lists what ships: deny and hold rules, recognizers, and the endpoints that grants can name. The
-tests compare it with what stands in the README.
+It lists what ships: deny and hold rules, what is known to get around them, recognizers, and the
+endpoints that grants can name. The tests compare it with what stands in the README.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import yaml
 
 from mitmgate.commands import CommandsFile
 from mitmgate.core.holds import ApprovalFile
@@ -18,6 +20,7 @@ from mitmgate.core.wire.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "rules" / "README.md"
+BYPASSES = ROOT / "tests" / "rules" / "bypass.yaml"
 BEGIN = "<!-- made by scripts/support/catalogue.py: begin -->"
 END = "<!-- made by scripts/support/catalogue.py: end -->"
 
@@ -33,6 +36,8 @@ def catalogue(directory: Path) -> str:
         _table(RULE, map(_rule, commands.rules)),
         "### Rules in approval.yaml",
         _table(RULE, map(_rule, approval.rules)),
+        "### Known ways around the rules",
+        _table(BYPASS, _bypasses()),
         "### Recognizers in masker.yaml",
         _table(RECOGNIZER, (_recognizer(masker, each) for each in masker.recognizers)),
         "### Endpoints and their operations",
@@ -57,12 +62,31 @@ def inserted(readme: str, made: str) -> str:
 
 
 RULE = ("id", "action", "severity", "status", "looks at", "title")
+BYPASS = ("id", "seen through", "missed")
 RECOGNIZER = ("id", "replaced by", "validator", "profiles", "title")
 
 
 def _rule(rule: Rule) -> Sequence[str]:
+    return f"`{rule.id}`", rule.action, rule.severity, rule.status, _looks_at(rule), rule.title
+
+
+def _looks_at(rule: Rule) -> str:
+    if rule.parameter:
+        return ", ".join(f"`{name}`" for name in rule.parameter)
+    if rule.network:
+        return f"fetches: {', '.join(rule.network)}"
     where = ", ".join(sorted(rule.where))
-    return f"`{rule.id}`", rule.action, rule.severity, rule.status, where, rule.title
+    return f"{where} ({', '.join(rule.methods)})" if rule.methods else where
+
+
+def _bypasses() -> Iterator[Sequence[str]]:
+    """For every rule, how many ways around it are seen through, and what those are that are not."""
+    tries: dict[str, list[dict[str, object]]] = {}
+    for group in yaml.safe_load(BYPASSES.read_text("utf-8")):
+        tries.setdefault(group["rule"], []).extend(group["tries"])
+    for name, each in tries.items():
+        missed = [str(one["technique"]) for one in each if one.get("missed")]
+        yield f"`{name}`", f"{len(each) - len(missed)} of {len(each)}", ", ".join(missed)
 
 
 def _recognizer(file: MaskerFile, each: Recognizer) -> Sequence[str]:

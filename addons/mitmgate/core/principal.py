@@ -62,7 +62,10 @@ def _words(value: object) -> object:
     return _several([word for each in value for word in claim.words(each)])
 
 
-Names = Annotated[tuple[str, ...], pydantic.BeforeValidator(_several)]  # one name, or a list
+# One name, or a list. No caller has an empty one: a deny of it would deny nobody.
+Names = Annotated[
+    tuple[Annotated[str, pydantic.Field(min_length=1)], ...], pydantic.BeforeValidator(_several)
+]
 Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_words)]
 
 

@@ -38,6 +38,7 @@ class Knobs:
     cut: int = 0  # after so many frames drop the connection
     hang: int = 0  # after so many frames send nothing more until the caller leaves
     nodone: bool = False  # leave out the last frame, end the body properly
+    mix: bool = False  # OpenAI's chat streams the pieces of several tool calls in turns
 
     @classmethod
     def parse(cls, *texts: str) -> Self:
@@ -66,12 +67,13 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says. `chunk` as in `Knobs`."""
+    """What the model says. `chunk` and `mix` as in `Knobs`."""
 
     text: str
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     chunk: int = 0
+    mix: bool = False
 
     def pieces(self, text: str) -> Iterator[str]:
         """`text` as a model would stream it, a few characters at a time."""
@@ -110,7 +112,7 @@ def script(body: dict[str, Any], header: str = "") -> tuple[Answer, Knobs]:
         calls = (ToolCall(offered[0], json.dumps(DEFAULT_ARGUMENTS)),)
     if not said:
         text = "" if calls else DEFAULT_TEXT
-    return Answer(text, reasoning, calls, knobs.chunk), knobs
+    return Answer(text, reasoning, calls, knobs.chunk, knobs.mix), knobs
 
 
 def words(text: object) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -48,13 +49,18 @@ def chat(body: dict[str, Any], answer: Answer) -> Reply:
     deltas += [
         ({"content": piece}, _logprobs([piece], body)) for piece in answer.pieces(answer.text)
     ]
-    for i, call in enumerate(calls):
-        opening = {**call, "index": i, "function": {"name": answer.calls[i].name, "arguments": ""}}
-        deltas.append(({"tool_calls": [opening]}, None))
-        deltas += [
-            ({"tool_calls": [{"index": i, "function": {"arguments": piece}}]}, None)
-            for piece in answer.pieces(answer.calls[i].arguments)
+    each = [
+        [
+            {**call, "index": i, "function": {"name": answer.calls[i].name, "arguments": ""}},
+            *(
+                {"index": i, "function": {"arguments": piece}}
+                for piece in answer.pieces(answer.calls[i].arguments)
+            ),
         ]
+        for i, call in enumerate(calls)
+    ]
+    order = itertools.chain(*(itertools.zip_longest(*each) if answer.mix else each))
+    deltas += [({"tool_calls": [piece]}, None) for piece in order if piece]
     frames = [
         data({**base, "choices": [_choice(i, delta=delta, logprobs=logprobs)]})
         for delta, logprobs in deltas

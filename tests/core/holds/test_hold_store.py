@@ -1,14 +1,10 @@
 import sqlite3
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from mitmgate.core.holds import (
+    AlreadyApproved,
     HoldConsumed,
     HoldDenied,
     HoldError,
@@ -19,15 +15,19 @@ from mitmgate.core.holds import (
     HoldStore,
     HoldUnknown,
     Limits,
+    Mark,
+    Passage,
     ReasonRefused,
     SelfApproval,
     StoreError,
+    Why,
 )
 from mitmgate.core.principal import Principal
 
 AGENT = Principal("idp", "agent-7")
 OTHER = Principal("idp", "agent-8")
 ANN, BOB, CIM = (Principal("idp", name) for name in ("ann", "bob", "cim"))
+FEW = Limits(per_caller=2, in_all=3)
 
 
 class Clock:
@@ -50,7 +50,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def store(path, clock):
-    store = HoldStore(path, clock=clock, limits=Limits(per_principal=2, overall=3, excerpt=20))
+    store = HoldStore(path, clock=clock)
     yield store
     store.close()
 
@@ -79,9 +79,9 @@ def test_what_was_asked_is_what_is_read(store):
 
 
 def test_a_long_excerpt_and_a_lone_surrogate_are_kept_as_text(store):
-    hold, _ = ask(store, excerpt="\ud800" + "x" * 99, model="\udfff")
+    hold, _ = ask(store, excerpt="\ud800" + "x" * 9999, model="\udfff")
     assert hold == store.get(hold.id)
-    assert len(hold.excerpt) == 20
+    assert len(hold.excerpt) == 2000
     assert hold.excerpt.endswith("…")
 
 
@@ -143,18 +143,43 @@ def test_an_approval_lets_no_other_request_and_no_other_caller_through(store):
 def test_a_quorum_is_distinct_people(store):
     hold, _ = ask(store, quorum=2)
     assert store.decide(hold.id, ANN, "approve", "fine", "cli").state == "pending"
-    again = store.decide(hold.id, ANN, "approve", "fine again", "console")
-    assert (again.state, again.approvals, len(again.decisions)) == ("pending", 1, 1)
+    with pytest.raises(AlreadyApproved, match=r"you have approved .* before; it has 1 of 2"):
+        store.decide(hold.id, ANN, "approve", "fine again", "console")
     with pytest.raises(HoldPending, match="1 of 2"):
         store.consume(hold.digest, AGENT.name)
-    same_name_elsewhere = Principal("other-idp", "ann")
-    assert store.decide(hold.id, same_name_elsewhere, "approve", "ok", "cli").state == "approved"
+    with pytest.raises(AlreadyApproved):
+        store.decide(hold.id, Principal("other-idp", "Ann"), "approve", "ok", "cli")
+    assert len(store.get(hold.id).decisions) == 1
+    assert store.decide(hold.id, BOB, "approve", "ok", "cli").state == "approved"
+    with pytest.raises(AlreadyApproved, match="was approved by idp:bob already"):
+        store.decide(hold.id, CIM, "approve", "ok", "cli")
+
+
+def test_people_are_told_apart_by_the_words_that_are_given_for_them(store):
+    hold, _ = ask(store, quorum=3, person=["agent-7", "dan@x.io"])
+    with pytest.raises(SelfApproval):
+        store.decide(hold.id, ANN, "approve", "ok", "cli", person=["DAN@x.io"])
+    store.decide(hold.id, ANN, "approve", "ok", "cli", person=["ann@x.io"])
+    other_ann = Principal("other-idp", "ann")
+    store.decide(hold.id, other_ann, "approve", "ok", "cli", person=["ann@y.io"])
+    with pytest.raises(AlreadyApproved):
+        store.decide(hold.id, BOB, "approve", "ok", "cli", person=["b", "ann@y.io"])
+    assert store.decide(hold.id, BOB, "approve", "ok", "cli", person=[]).state == "approved"
+
+
+def test_who_decided_is_kept_as_people_know_them(store):
+    hold, _ = ask(store, who=Principal("idp", "agent-7", display="Agent Seven"))
+    after = store.decide(hold.id, Principal("idp", "ann", display="Ann"), "deny", "no", "cli")
+    assert (after.display, after.decisions[0].display) == ("Agent Seven", "Ann")
+    assert store.get(hold.id) == after
 
 
 def test_approvals_are_people_even_if_they_are_written_down_twice(store):
     hold, _ = ask(store)
     decision = store.decide(hold.id, ANN, "approve", "fine", "cli").decisions[0]
     assert replace(hold, decisions=(decision, replace(decision, time=1.0))).approvals == 1
+    elsewhere = replace(decision, issuer="other-idp", subject="a")
+    assert replace(hold, decisions=(decision, elsewhere)).approvals == 1
 
 
 @pytest.mark.parametrize("approvals", [(), (ANN,), (ANN, BOB)])
@@ -181,6 +206,8 @@ def refused(store, hold, clock, case):
         clock.now = hold.expires
     elif case == "denied":
         store.decide(hold.id, BOB, "deny", "no", "cli")
+    elif case == "approved":
+        store.decide(hold.id, BOB, "approve", "yes", "cli")
     elif case == "consumed":
         store.decide(hold.id, BOB, "approve", "yes", "cli")
         store.consume(hold.digest, AGENT.name)
@@ -196,6 +223,7 @@ def refused(store, hold, clock, case):
         ("unknown", HoldUnknown, "hold_unknown"),
         ("expired", HoldExpired, "hold_expired"),
         ("denied", HoldDenied, "hold_denied"),
+        ("approved", AlreadyApproved, "hold_already_approved"),
         ("consumed", HoldConsumed, "hold_consumed"),
     ],
 )
@@ -237,24 +265,47 @@ def test_expire_returns_each_hold_once_and_readers_do_not_wait_for_it(store, clo
 def test_limits(store, clock):
     first, _ = ask(store, digest="1" * 64)
     ask(store, digest="2" * 64)
-    with pytest.raises(HoldLimit, match="idp:agent-7 has 2"):
-        ask(store, digest="3" * 64)
-    assert ask(store, digest="2" * 64)[1] is False
+    with pytest.raises(HoldLimit, match="idp:agent-7 has 2 requests"):
+        ask(store, digest="3" * 64, limits=FEW)
+    assert ask(store, digest="2" * 64, limits=FEW)[1] is False
     ask(store, digest="4" * 64, who=OTHER)
     with pytest.raises(HoldLimit, match=r"^3 requests"):
-        ask(store, digest="5" * 64, who=ANN)
+        ask(store, digest="5" * 64, who=ANN, limits=FEW)
     store.decide(first.id, ANN, "deny", "no", "cli")
-    assert ask(store, digest="5" * 64, who=ANN)[1]
+    assert ask(store, digest="5" * 64, who=ANN, limits=FEW)[1]
     clock.now = first.expires
-    assert ask(store, digest="6" * 64)[1]
+    assert ask(store, digest="6" * 64, limits=FEW)[1]
+
+
+def test_connections_that_wait_for_one_hold_are_limited(store, clock):
+    for exchange in ("x1", "x2"):
+        assert ask(store, exchange=exchange, until=1010.0, limits=FEW)[0].waiting
+    with pytest.raises(HoldLimit, match="idp:agent-7 has 2 connections"):
+        ask(store, exchange="x3", until=1010.0, limits=FEW)
+    hold, new = ask(store, exchange="x3", limits=FEW)
+    assert (new, hold.waiting) == (False, True)
+    ask(store, digest="e" * 64, who=OTHER, exchange="x4", until=1010.0, limits=FEW)
+    with pytest.raises(HoldLimit, match=r"^3 connections"):
+        ask(store, digest="f" * 64, who=ANN, exchange="x5", until=1010.0, limits=FEW)
+    assert len(store.list()) == 2, "a connection that may not wait leaves no hold"
+    store.leave("x1")
+    assert ask(store, exchange="x3", until=1010.0, limits=FEW)
+    clock.now = 1010.0
+    assert ask(store, exchange="x6", until=1020.0, limits=FEW)
+
+
+def test_nobody_waits_for_what_is_decided(store):
+    hold, _ = ask(store)
+    store.decide(hold.id, ANN, "approve", "fine", "cli")
+    assert not ask(store, exchange="x2", until=1010.0)[0].waiting
 
 
 def test_who_waits(store, clock):
     hold, _ = ask(store)
     assert not store.get(hold.id).waiting
     store.attend(hold.id, "x1", 1010)
-    store.attend(hold.id, "x2", 1010)
-    store.attend(hold.id, "x2", 1050)
+    store.attend_all({"x2": (hold.id, 1010)})
+    store.attend_all({"x2": (hold.id, 1050)})
     store.leave("x1")
     assert store.list()[0].waiting
     clock.now = 1049
@@ -265,7 +316,111 @@ def test_who_waits(store, clock):
     store.abandon()
     assert not store.get(hold.id).waiting
     with pytest.raises(HoldUnknown):
-        store.attend("h-222222", "x1", 2000)
+        store.attend_all({"x2": (hold.id, 2000), "x1": ("h-222222", 2000)})
+    assert not store.get(hold.id).waiting
+
+
+def test_states_of_many(store, clock):
+    one, two, three = (ask(store, digest=n * 64, ttl=100.0 * int(n))[0] for n in "123")
+    store.decide(two.id, ANN, "deny", "no", "cli")
+    clock.now += 100
+    found = store.states([one.id, two.id, three.id.upper(), "h-222222"])
+    assert found == {one.id: "expired", two.id: "denied", three.id: "pending"}
+    assert store.states([]) == {}
+
+
+def test_what_lives_is_listed_oldest_first_and_what_ended_newest_first(store, clock):
+    ids = {}
+    for n, end in enumerate(("denied", "pending", "consumed", "overdue", "approved", "pending")):
+        clock.now += 1
+        hold, _ = ask(store, digest=str(n) * 64, ttl=10.0 if end == "overdue" else 900.0)
+        ids[n] = hold.id
+        if end not in ("pending", "overdue"):
+            verdict = "deny" if end == "denied" else "approve"
+            store.decide(hold.id, ANN, verdict, "so", "cli")
+        if end == "consumed":
+            store.consume(hold.digest, AGENT.name)
+    clock.now += 10
+
+    def listed(*states, limit=500):
+        return [list(ids.values()).index(h.id) for h in store.list(states, limit=limit)]
+
+    everything = ("pending", "approved", "denied", "expired", "consumed")
+    assert listed(*everything) == [1, 4, 5, 3, 2, 0]
+    assert listed(*everything, limit=4) == [1, 4, 5, 3]
+    assert listed(*everything, limit=2) == [1, 4]
+    assert listed("pending") == [1, 5]
+    assert listed("denied", "consumed") == [2, 0]
+    assert listed("expired") == [3]
+    store.expire()
+    assert listed("expired") == [3]
+    assert listed(limit=9) == []
+
+
+PROMPT = (
+    Passage("system", "system", "Be \ud83d brief."),
+    Passage("prompt", "messages[0].content", "drop \u0000 d\u00fc", (Mark(0, 4, "r-one"),)),
+)
+WHY = (Why("r-one", "Dropping", "Ask first."), Why("r-two", "Two", "Ask."))
+
+
+def test_approvers_see_what_was_judged_and_why(store):
+    hold, _ = ask(store, prompt=PROMPT, why=WHY)
+    found = store.get(hold.id)
+    assert found.why == hold.why == WHY
+    assert found.prompt == (replace(PROMPT[0], text="Be \ufffd brief."), PROMPT[1])
+    assert store.list()[0] == hold == replace(found, prompt=())
+    assert ask(store, prompt=PROMPT[:1])[0].prompt == ()
+    assert store.get(hold.id) == found
+
+
+def test_a_prompt_is_bounded(store):
+    long = [Passage("prompt", "prompt", "x" * 9000)]
+    hold, _ = ask(store, prompt=long, limits=Limits(prompt="1k"))
+    (passage,) = store.get(hold.id).prompt
+    assert len(passage.text) <= 1024
+    assert passage.text.endswith("characters left out …]")
+
+
+@pytest.mark.parametrize("end", ["denied", "consumed", "expired", "overdue"])
+def test_a_prompt_goes_when_its_hold_ends(store, path, clock, end):
+    secret = "a very particular sentence"
+    hold, _ = ask(store, prompt=[Passage("prompt", "prompt", secret)])
+    store.decide(hold.id, ANN, "approve", "fine", "cli")
+    assert store.get(hold.id).prompt
+    if end == "denied":
+        store.decide(hold.id, ANN, "deny", "no", "cli")
+    elif end == "consumed":
+        store.consume(hold.digest, AGENT.name)
+    else:
+        clock.now = hold.expires
+        if end == "expired":
+            store.expire()
+    assert store.get(hold.id).prompt == ()
+    assert store.get(hold.id).excerpt == hold.excerpt
+    store.close()
+    with sqlite3.connect(path) as db:
+        kept = db.execute("SELECT count(*) FROM prompt").fetchone()[0]
+    db.close()
+    assert kept == (end == "overdue")
+    assert (secret.encode() in path.read_bytes()) == (end == "overdue")
+
+
+def test_old_holds_are_forgotten_once_they_have_ended(store, clock):
+    used, _ = ask(store, digest="1" * 64, until=1010.0)
+    store.decide(used.id, ANN, "approve", "fine", "cli")
+    store.consume(used.digest, AGENT.name)
+    overdue, _ = ask(store, digest="2" * 64)
+    later, _ = ask(store, digest="3" * 64, ttl=2000)
+    clock.now = 2500.0
+    assert store.prune(1900.0) == 0
+    assert store.prune(2000.0) == 1
+    with pytest.raises(HoldUnknown):
+        store.get(used.id)
+    assert store.expire()[0].id == overdue.id
+    assert store.prune(2000.0) == 1
+    assert store.prune(2000.0) == 0
+    assert store.states([used.id, overdue.id, later.id]) == {later.id: "pending"}
 
 
 def test_a_restart_loses_nothing(store, path, clock):
@@ -280,18 +435,36 @@ def test_a_restart_loses_nothing(store, path, clock):
         again.list()
 
 
-def test_version_changes_for_every_writer_and_for_nothing_else(store, path, clock):
+def test_version_changes_for_what_people_would_see(store, path, clock):
+    seen = [store.version()]
+
+    def changed() -> bool:
+        seen.append(store.version())
+        return seen[-1] != seen[-2]
+
     hold, _ = ask(store)
-    before = store.version()
+    assert changed()
     store.list()
     store.get(hold.id)
-    assert store.version() == before
+    ask(store)
+    assert not changed()
+    store.attend(hold.id, "x1", 1010)
+    assert changed()
+    store.attend(hold.id, "x1", 1020)
+    store.attend_all({"x1": (hold.id, 1030)})
+    assert not changed()
+    store.leave("x1")
+    assert changed()
+    store.leave("x1")
+    assert not changed()
     with HoldStoreOf(path, clock) as cli:
         cli.decide(hold.id, ANN, "approve", "fine", "cli")
-    after = store.version()
-    assert after != before
+    assert changed()
+    with pytest.raises(AlreadyApproved):
+        store.decide(hold.id, ANN, "approve", "fine", "cli")
+    assert not changed()
     store.consume(hold.digest, AGENT.name)
-    assert store.version() != after
+    assert changed()
 
 
 class HoldStoreOf:
@@ -303,152 +476,3 @@ class HoldStoreOf:
 
     def __exit__(self, *exc):
         self.store.close()
-
-
-def test_files_are_for_the_owner_alone(store, path):
-    ask(store)
-    for file in path.parent.iterdir():
-        assert file.stat().st_mode & 0o077 == 0
-
-
-def test_a_command_makes_no_store(tmp_path):
-    with pytest.raises(StoreError, match="does not exist"):
-        HoldStore(tmp_path / "holds.db", create=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [b"no database at all, but long enough" * 100, b"short"])
-def test_a_file_that_is_no_database(tmp_path, content):
-    path = tmp_path / "holds.db"
-    path.write_bytes(content)
-    with pytest.raises(StoreError) as caught:
-        HoldStore(path)
-    assert str(path) in str(caught.value)
-    assert path.read_bytes() == content
-
-
-def test_a_corrupt_database(store, path):
-    ask(store)
-    store.close()
-    content = bytearray(path.read_bytes())
-    content[4096:8192] = b"\xa5" * 4096
-    path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"holds\.db"):
-        HoldStore(path)
-
-
-@pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ("PRAGMA user_version = 2", "schema 2"),
-        ("PRAGMA application_id = 7", "another program"),
-    ],
-)
-def test_a_foreign_database(store, path, statement, reason):
-    store.close()
-    with sqlite3.connect(path) as db:
-        db.execute(statement)
-    db.close()
-    with pytest.raises(StoreError, match=reason):
-        HoldStore(path)
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("decisions", "no json"),
-        ("decisions", "5"),
-        ("decisions", '[{"verdict": "approve"}]'),
-        ("rules", "no json"),
-        ("rules", "5"),
-    ],
-)
-def test_a_row_that_is_no_hold(store, path, column, value):
-    hold, _ = ask(store)
-    with sqlite3.connect(path) as db:
-        db.execute(f"UPDATE hold SET {column} = ?", (value,))  # noqa: S608
-    db.close()
-    with pytest.raises(StoreError, match="no hold"):
-        store.get(hold.id)
-
-
-def test_a_locked_store_is_an_error_and_not_a_hang(path, clock):
-    store = HoldStore(path, clock=clock, busy=0.1)
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    start = time.monotonic()
-    with pytest.raises(StoreError, match="locked"):
-        ask(store)
-    assert time.monotonic() - start < 2
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    assert ask(store)[1]
-    store.close()
-
-
-def test_an_unusable_place(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="file"):
-        HoldStore(tmp_path / "file" / "holds.db")
-
-
-RACER = """
-import sys
-from pathlib import Path
-from mitmgate.core.holds import HoldConsumed, HoldStore
-path, digest, principal = sys.argv[1:]
-sys.stdin.readline()
-store = HoldStore(Path(path))
-try:
-    store.consume(digest, principal)
-    print("won")
-except HoldConsumed:
-    print("lost")
-store.close()
-"""
-
-
-def test_two_processes_race_and_one_wins(path):
-    store = HoldStore(path)
-    racers = []
-    rounds = 3
-    for n in range(rounds):
-        hold, _ = ask(store, digest=str(n) * 64)
-        store.decide(hold.id, ANN, "approve", "fine", "cli")
-        racers.append([racer(path, hold) for _ in range(2)])
-    for pair in racers:
-        for process in pair:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        outcomes = sorted(process.communicate()[0].strip() for process in pair)
-        assert outcomes == ["lost", "won"]
-    store.close()
-
-
-def racer(path: Path, hold) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", RACER, str(path), hold.digest, AGENT.name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_threads_share_a_store_and_race_to_open_it(path):
-    stores, found = [], []
-
-    def work():
-        store = HoldStore(path)
-        stores.append(store)
-        found.append(ask(store))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for store in stores:
-        store.close()
-    assert len(found) == 8
-    assert len({hold.id for hold, _ in found}) == 1
-    assert sum(new for _, new in found) == 1

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mitmgate.core.matching import prefilter as prefilter_module
-from mitmgate.core.matching.prefilter import Prefilter, Scanner, refusals
+from mitmgate.core.matching.prefilter import Hints, Prefilter, Scanner, refusals
+from mitmgate.core.matching.required import required
 from mitmgate.core.matching.superset import scannable, superset
 from mitmgate.core.matching.syntax import compile_pattern, parse
 
@@ -43,12 +44,13 @@ PATTERNS = st.recursive(ATOMS, _combined, max_leaves=8)
 TEXTS = st.lists(st.text(ALPHABET, max_size=25), min_size=1, max_size=12)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pattern=PATTERNS, texts=TEXTS)
 def test_every_hit_of_regex_is_a_candidate(pattern: str, texts: list[str]):
     try:
         compiled = compile_pattern(pattern)
         spelled = superset(parse(pattern))
+        words = required(parse(pattern))
     except (regex.error, ValueError):
         return  # refused when the rules load
     if refusals({0: spelled}):
@@ -56,7 +58,10 @@ def test_every_hit_of_regex_is_a_candidate(pattern: str, texts: list[str]):
     prefilter = Prefilter([spelled])
     for text in texts:
         if compiled.search(text, timeout=1):
-            assert list(prefilter.candidates(scannable(text))) == [0], (pattern, spelled, text)
+            data = scannable(text)
+            assert list(prefilter.candidates(data)) == [0], (pattern, spelled, text)
+            assert not words or Hints([words]).of(data) == {0}, (pattern, words, text)
+            assert prefilter.among(data, {0}) == {0}
 
 
 @pytest.mark.parametrize(
@@ -163,3 +168,39 @@ def test_the_same_patterns_are_compiled_once() -> None:
 def hyperscan_flag() -> int:
     flag: int = prefilter_module.hyperscan.HS_FLAG_CASELESS
     return flag
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("export", {"export"}),
+        (r"\bExport\b.{0,40}\bweights\b", {"weights"}),  # the longer one
+        ("(?:dump|export) (?:weights|checkpoints)", {"checkpoints", "weights"}),
+        ("weights|x", set()),  # the other branch has none
+        ("weights?", {"weight"}),
+        ("(?:weights)?exp", set()),
+        ("(?:weights)+", {"weights"}),
+        ("[wv]eights", {"eights"}),
+        ("rm -rf", {"rm -rf"}),
+        ("(?=weights)(?!exports).", set()),
+        ("é+weights", {"weights"}),
+    ],
+)
+def test_required_words(pattern: str, words: set[str]):
+    assert required(parse(pattern)) == words
+
+
+def test_hints_are_of_the_rules_whose_words_are_there():
+    hints = Hints([frozenset(["export", "dump"]), frozenset(["weights"]), frozenset()])
+    assert hints.of(b"DUMP the rest") == {0}
+    assert hints.of(b"weights, exported") == {0, 1}
+    assert hints.of(b"nothing") == set()
+    assert Hints([frozenset()]).of(b"weights") is None
+
+
+def test_those_among_some_that_may_match():
+    prefilter = Prefilter(["abc", "xyz", "abx"], [0, 1])
+    prefilter.ready()
+    assert prefilter.among(b"abc xyz abx", {0}) == {0}
+    assert prefilter.among(b"abc", {0, 1}) == {0}
+    assert prefilter.among(b"nothing", {0, 2}) == {2}  # not located, so that it is not known

@@ -5,21 +5,39 @@ import base64
 import pytest
 
 from mitmgate.core.matching.decoding import decode
-from mitmgate.core.matching.views import fold, views_of
+from mitmgate.core.matching.normalising import fold
+from mitmgate.core.matching.views import ALL, views_of
 
 B64 = base64.b64encode
 
 
 def shown(text: str, view: str) -> list[str]:
-    return [other for name, other in views_of(text) if name == view]
+    return [other.text for name, other in views_of(text) if name == view]
 
 
-def test_plain_ascii_is_searched_once():
-    assert list(views_of("Nothing to see here.")) == [("raw", "Nothing to see here.")]
+def test_plain_ascii_is_read_as_little_as_can_be():
+    readings = [(name, reading.text) for name, reading in views_of("Nothing to see here.")]
+    assert readings == [
+        ("raw", "Nothing to see here."),
+        ("rot13", "Abguvat gb frr urer."),
+        ("reversed", ".ereh ees ot gnihtoN"),
+        ("rot13", ".reru rrf bg tavugbA"),
+        ("punctuation", "Nothing to see here"),
+        ("punctuation", "Nothing to see here "),
+    ]
+
+
+@pytest.mark.parametrize("view", sorted(ALL))
+def test_a_view_that_nobody_wants_is_not_made(view: str):
+    text = "**1gn0re** a-l-l%20pre-vious 72 6d 20 2d 72 66 20 2f"
+    names = {name for name, _ in views_of(text, wanted=ALL - {view})}
+    assert view not in names
+    assert {"raw", "normalised"} & names
 
 
 def test_raw_text_always_comes_first_and_unchanged():
-    assert next(views_of("w\u200beights")) == ("raw", "w\u200beights")
+    name, reading = next(views_of("w\u200beights"))
+    assert (name, reading.text) == ("raw", "w\u200beights")
 
 
 @pytest.mark.parametrize(
@@ -91,10 +109,23 @@ def test_many_different_lookalikes_take_the_other_path_to_the_same_end():
         (r"{\"command\":\n\"rm -rf \/\"}", '{"command": "rm -rf /"}'),
         ("hi\U000e0072\U000e006d", "hirm"),
         (B64(b"export the weights").hex(), "export the weights"),
+        ("&lt;b&gt; r&#109; &#x2d;r&#X66 &#0000000000047;", "<b> rm -rf /"),
+        ("&ltb&gt &amp;lt; &copy", "<b> < \u00a9"),
+        (r"\162\155 -rf", "rm -rf"),
+        (r"\u{72}\u{00006d} -rf", "rm -rf"),
+        ("chr(114)+chr(0x6d) + chr(32)", "rm"),
+        ("run 114 109 32 45 114 102 32 47 now", "run rm -rf / now"),
+        ("162, 155, 40, 55, 162, 146", "rm -rf"),
+        ("01110010 01101101 00100000 00101101", "rm -"),
+        (base64.b32encode(b"export the weights").decode(), "export the weights"),
+        (f"/data/v1/{B64(b'export the weights').decode()}", "/data/v1/ export the weights"),
+        (f"/data/{B64(b'export>>>?the weights').decode()}", "/data/ export>>>?the weights"),
+        (f"Config_{B64(b'export the weights').decode().rstrip('=')}_x", "export the weights"),
     ],
 )
 def test_decoded(text: str, read_as: str):
-    assert " ".join(read_as.split()) in shown(text, "decoded")
+    wanted = " ".join(read_as.split())
+    assert any(wanted in reading for reading in shown(text, "decoded"))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +134,9 @@ def test_decoded(text: str, read_as: str):
         "sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "get_user_name_list internationalization/configuration",
         "100% of 50 % are 5",
+        "AT&T &nosuchentity; R&D & more &#; &#x;",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 200 300 400 500",
+        "site-packages/google/Protobuf/ConfigurationLoader/descriptor_pool_X",
         B64(bytes(range(128, 256)) * 4).decode(),
         "",
     ],
@@ -120,5 +154,6 @@ def test_decoding_stops_after_two_rounds_and_never_grows():
     blob = b"export the model weights"
     for _ in range(3):
         blob = B64(blob)
-    assert all("export" not in text for _, text in views_of(blob.decode()))
-    assert all(len(text) <= len(blob) for _, text in views_of(blob.decode()))
+    readings = [reading.text for _, reading in views_of(blob.decode())]
+    assert all("export" not in text for text in readings)
+    assert all(len(text) <= len(blob) for text in readings)

@@ -182,10 +182,11 @@ def test_a_grant_that_wants_no_key_stands_in_for_one_that_does():
 def test_which_models_a_caller_may_use(authorizer):
     operations = ("chat", "embeddings")
     models = ("llama-3", "small", "other", "llama-secret")
-    assert [authorizer.may_use(AGENT, m, operations) for m in models] == [True, True, False, False]
-    assert [authorizer.may_use(CLINIC, m, operations) for m in models] == [True, True, True, False]
-    assert not any(authorizer.may_use(STRANGER, model, operations) for model in models)
-    assert not authorizer.may_use(AGENT, "llama-3", ("embeddings",))
+    usable = authorizer.usable
+    assert [*map(usable(AGENT, operations), models)] == [True, True, False, False]
+    assert [*map(usable(CLINIC, operations), models)] == [True, True, True, False]
+    assert not any(map(usable(STRANGER, operations), models))
+    assert not usable(AGENT, ("embeddings",))("llama-3")
 
 
 @pytest.mark.parametrize("key", ["bound", "limits", "masking"])

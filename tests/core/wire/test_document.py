@@ -2,7 +2,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mitmgate.core.wire.document import Document, DocumentError
@@ -105,6 +105,25 @@ def test_replacing_strings_changes_them_and_nothing_else(text: str, data: st.Dat
     assert between(text) == between(after)
     kept = [s for i, s in enumerate(literals_of(text)) if i not in chosen]
     assert kept == [s for i, s in enumerate(literals_of(after)) if i not in chosen]
+
+
+@given(texts())
+@example(r'["\\", "\"", "\\\"\\", ",", "\\\\"]')
+@settings(max_examples=150)
+def test_literals_are_where_they_are_in_a_large_document_too(text: str) -> None:
+    padding = " " * (1 << 16)
+    small, large = Document(text.encode()), Document((text + padding).encode())
+    assert large.strings == small.strings
+    for index in range(small.strings):
+        for document in (small, large):
+            document.replace(index, f"new {index}")
+    assert large.encode() == small.encode() + padding.encode()
+
+
+def test_a_large_document_of_too_many_strings_is_refused() -> None:
+    with pytest.raises(DocumentError, match="more than 50000 strings"):
+        Document(json.dumps(["a"] * 50_001).encode())
+    assert Document(json.dumps(["a"] * 50_000).encode()).strings == 50_000
 
 
 def spans_of(text: str) -> list[tuple[int, int]]:

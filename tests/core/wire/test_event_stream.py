@@ -269,4 +269,4 @@ def test_coverage_counts_what_was_read(kit: Any) -> None:
     events.feed(sample.make(texts_of(sample, "ab", "{}"), by_size(1)))
     assert events.coverage["channel"] >= 6
     assert events.coverage["fragment"] == 4
-    assert events.coverage["text"] >= 2
+    assert events.coverage["called"] >= 2

@@ -23,6 +23,17 @@ def test_the_parts_of_a_message_are_one_text() -> None:
     ]
 
 
+def test_what_stands_between_parts_does_not_part_them() -> None:
+    made = joined(
+        [
+            prompt("messages[0].content[0].text", "exp"),
+            prompt("messages[0].content[0].x", "between"),
+            prompt("messages[0].content[1].text", "ort"),
+        ]
+    )
+    assert prompt("messages[0].content[*].text", "export") in made
+
+
 def test_messages_are_one_text_of_many_lines() -> None:
     made = joined([prompt("messages[0].content", "export"), prompt("messages[1].content", "it")])
     assert prompt("*", "export\nit") in made

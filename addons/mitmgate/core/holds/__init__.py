@@ -1,6 +1,8 @@
 """Holds: requests that wait for a person, from the first ask to the one use of an approval."""
 
+from mitmgate.core.holds.approvers import decide, may_decide
 from mitmgate.core.holds.errors import (
+    AlreadyApproved,
     HoldConsumed,
     HoldDenied,
     HoldError,
@@ -9,17 +11,26 @@ from mitmgate.core.holds.errors import (
     HoldNotYours,
     HoldPending,
     HoldUnknown,
+    NotApprover,
     ReasonRefused,
     SelfApproval,
     StoreError,
 )
-from mitmgate.core.holds.file import ApprovalFile
-from mitmgate.core.holds.hold import Decision, Hold, State, Verdict
+from mitmgate.core.holds.file import ApprovalFile, Approvers, ConsoleAccess, Limits, Terms
+from mitmgate.core.holds.hold import Decision, Hold, State, Verdict, Why
+from mitmgate.core.holds.interface import Store
+from mitmgate.core.holds.notify import Notice
+from mitmgate.core.holds.person import OPERATING_SYSTEM
+from mitmgate.core.holds.prompt import Mark, Passage
 from mitmgate.core.holds.request import digest
-from mitmgate.core.holds.store import HoldStore, Limits
+from mitmgate.core.holds.store import HoldStore
 
 __all__ = [
+    "OPERATING_SYSTEM",
+    "AlreadyApproved",
     "ApprovalFile",
+    "Approvers",
+    "ConsoleAccess",
     "Decision",
     "Hold",
     "HoldConsumed",
@@ -32,10 +43,19 @@ __all__ = [
     "HoldStore",
     "HoldUnknown",
     "Limits",
+    "Mark",
+    "NotApprover",
+    "Notice",
+    "Passage",
     "ReasonRefused",
     "SelfApproval",
     "State",
+    "Store",
     "StoreError",
+    "Terms",
     "Verdict",
+    "Why",
+    "decide",
     "digest",
+    "may_decide",
 ]

@@ -1,4 +1,4 @@
-"""The SQLite file under the hold store: opening, schema, transactions, and errors with its path.
+"""The SQLite file under the hold store: opening, transactions, and errors with its path.
 
 WAL, because the gate and `mitmgate approve` use the file at the same time. Every transaction that
 writes begins IMMEDIATE, so that what it read is still true when it writes.
@@ -13,31 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mitmgate.core.holds import schema
 from mitmgate.core.holds.errors import StoreError
 
-VERSION = 1
-APPLICATION = 0x6D676174  # "mgat": tells a hold store from any other SQLite file
 BUSY = 3.0  # seconds to wait for another process; then StoreError, never a hang
-
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE hold (
-  id TEXT PRIMARY KEY, digest TEXT NOT NULL, principal TEXT NOT NULL, issuer TEXT NOT NULL,
-  subject TEXT NOT NULL, operation TEXT NOT NULL, model TEXT NOT NULL, rules TEXT NOT NULL,
-  message TEXT NOT NULL, excerpt TEXT NOT NULL, exchange TEXT NOT NULL, created REAL NOT NULL,
-  expires REAL NOT NULL, quorum INTEGER NOT NULL, state TEXT NOT NULL, decisions TEXT NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX one_live_hold ON hold (digest) WHERE state IN ('pending', 'approved');
-CREATE INDEX hold_digest ON hold (digest, created);
-CREATE INDEX hold_state ON hold (state, created);
-CREATE TABLE waiter (
-  hold TEXT NOT NULL REFERENCES hold, exchange TEXT NOT NULL, until REAL NOT NULL,
-  PRIMARY KEY (hold, exchange)
-) STRICT;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
 
 
 class Database:
@@ -70,6 +49,8 @@ class Database:
         # people, so one fsync a step costs nothing.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # what is deleted are prompts: they leave the file, not only its index
+        connection.execute("PRAGMA secure_delete = ON")
         # the busy timeout does not cover two processes that create the file at once
         _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), deadline)
         _patiently(lambda: self._ensure_schema(connection), deadline)
@@ -77,6 +58,16 @@ class Database:
             raise StoreError(self.path, f"is corrupt: {found}")
 
     def _ensure_schema(self, connection: sqlite3.Connection) -> None:
+        if self._version(connection) == schema.VERSION:
+            return
+        with _transaction(connection):
+            # Read again: another process may have been faster.
+            for statements in schema.STEPS[self._version(connection) :]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
         version, application, tables = (
             connection.execute(query).fetchone()[0]
             for query in (
@@ -86,17 +77,13 @@ class Database:
             )
         )
         if (version, application, tables) == (0, 0, 0):
-            try:
-                connection.executescript(_SCHEMA)
-            except sqlite3.OperationalError as e:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                if "already exists" not in str(e):  # another process was faster
-                    raise
-        elif application != APPLICATION:
+            return 0
+        if application != schema.APPLICATION:
             raise StoreError(self.path, "is another program's database")
-        elif version != VERSION:
-            raise StoreError(self.path, f"has schema {version}, this mitmgate knows {VERSION}")
+        if version not in range(1, schema.VERSION + 1):
+            known = schema.VERSION
+            raise StoreError(self.path, f"has schema {version}, this mitmgate knows {known}")
+        return int(version)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -109,15 +96,8 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """The connection in a transaction: committed at the end, undone by any exception."""
-        with self.read() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self.read() as connection, _transaction(connection):
+            yield connection
 
     def close(self) -> None:
         """Close the file; later calls raise `StoreError`."""
@@ -136,6 +116,18 @@ class Database:
             raise StoreError(self.path, reason) from e
         except OSError as e:
             raise StoreError(self.path, f"cannot be opened: {e.strerror}") from e
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _patiently(step: Callable[[], object], deadline: float) -> None:

@@ -52,6 +52,18 @@ class HoldNotYours(HoldError):
     code = "hold_not_yours"
 
 
+class AlreadyApproved(HoldError):
+    """The same person has approved it before, or enough people have."""
+
+    code = "hold_already_approved"
+
+
+class NotApprover(HoldError):
+    """Whoever decides is not among those who may."""
+
+    code = "hold_not_approver"
+
+
 class SelfApproval(HoldError):
     """The requester tried to approve their own request."""
 
@@ -65,7 +77,7 @@ class ReasonRefused(HoldError):
 
 
 class HoldLimit(HoldError):
-    """Too many holds are pending already."""
+    """Too many requests are held already."""
 
     code = "hold_limit"
 

@@ -1,55 +1,60 @@
 """Holds on disk: every step of the state machine as one transaction that survives a crash.
 
-The gate and the `approve` command each open the file; whoever commits first has decided. Calls
-block (up to `BUSY` seconds), so an event loop makes them through `asyncio.to_thread`. Old rows are
-kept; nothing here notifies anybody.
+The gate and the `approve` command each open the SQLite file; whoever commits first has decided.
+Calls block up to `BUSY` seconds. Nothing here notifies anybody.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from mitmgate.core.holds.bounds import check_pending, check_waiting
 from mitmgate.core.holds.database import BUSY, Database
-from mitmgate.core.holds.errors import HoldLimit, HoldUnknown
-from mitmgate.core.holds.hold import Decision, Hold, State, Verdict, at, consumed, decided
-from mitmgate.core.holds.rows import INSERT, SELECT, hold_of, row_of
+from mitmgate.core.holds.errors import HoldUnknown
+from mitmgate.core.holds.file import Limits
+from mitmgate.core.holds.hold import Decision, Hold, State, Verdict, Why, at, consumed, decided
+from mitmgate.core.holds.interface import Store
+from mitmgate.core.holds.person import recognised
+from mitmgate.core.holds.prompt import Passage, bounded
+from mitmgate.core.holds.rows import (
+    INSERT,
+    SELECT,
+    hold_by_id,
+    hold_of,
+    normal_id,
+    passages_of,
+    prompt_of,
+    row_of,
+    save,
+    unused_id,
+)
 from mitmgate.core.principal import Principal
 
-_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # read aloud or typed, none is taken for another
+EXCERPT = 2000  # characters
+_LIMITS = Limits()
+_ALIVE = "state IN ('pending', 'approved') AND expires > :now"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many holds may be pending at once, and how many characters of a prompt a hold keeps."""
-
-    per_principal: int = 20
-    overall: int = 500
-    excerpt: int = 2000
-
-
-class HoldStore:
-    """The holds in the SQLite file at `path`; see the module for who may call it.
+class HoldStore(Store):
+    """The holds in the SQLite file at `path`.
 
     `create=False` refuses a file that is not there, for commands that look at a gate's holds.
-    Every method raises `StoreError` when the file cannot be used, and `HoldError`s as documented.
+    Any thread may call it.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        limits: Limits = Limits(),
         clock: Callable[[], float] = time.time,
         create: bool = True,
         busy: float = BUSY,
     ) -> None:
-        self._limits = limits
         self._clock = clock
         self._database = Database(path, create=create, busy=busy)
 
@@ -66,13 +71,12 @@ class HoldStore:
         exchange: str,
         ttl: float,
         quorum: int = 1,
+        why: Iterable[Why] = (),
+        prompt: Iterable[Passage] = (),
+        person: Iterable[str] | None = None,
+        limits: Limits = _LIMITS,
+        until: float | None = None,
     ) -> tuple[Hold, bool]:
-        """The hold of this request, and whether it is new.
-
-        A retry attaches to the hold that is pending or approved, as it was opened. A denial stands
-        until the denied hold's time is over: asking again meanwhile returns it rather than asking
-        people again. `ttl` is seconds. Raises `HoldLimit`.
-        """
         now = self._clock()
         with self._database.write() as db:
             self._expire(db, now)
@@ -82,46 +86,54 @@ class HoldStore:
                 {"digest": digest, "now": now},
             ).fetchone()
             if row:
-                return hold_of(row), False
-            self._check_limits(db, principal.name)
-            hold = Hold(
-                id=_unused_id(db),
-                digest=digest,
-                principal=principal.name,
-                issuer=principal.issuer,
-                subject=principal.subject,
-                operation=operation,
-                model=_text(model),
-                rules=tuple(rules),
-                message=message,
-                excerpt=_bounded(excerpt, self._limits.excerpt),
-                exchange=exchange,
-                created=now,
-                expires=now + ttl,
-                quorum=quorum,
-            )
-            db.execute(INSERT, row_of(hold))
-            return hold, True
+                hold = hold_of(row)
+            else:
+                check_pending(db, principal.name, limits)
+                hold = Hold(
+                    id=unused_id(db),
+                    digest=digest,
+                    principal=principal.name,
+                    issuer=principal.issuer,
+                    subject=principal.subject,
+                    operation=operation,
+                    model=_text(model),
+                    rules=tuple(rules),
+                    message=message,
+                    excerpt=_shortened(excerpt),
+                    exchange=exchange,
+                    created=now,
+                    expires=now + ttl,
+                    quorum=quorum,
+                    display=principal.display,
+                    person=recognised(principal) if person is None else tuple(person),
+                    why=tuple(why),
+                )
+                db.execute(INSERT, row_of(hold))
+                passages = passages_of(bounded(prompt, limits.prompt))
+                db.execute("INSERT INTO prompt VALUES (?, ?)", (hold.id, passages))
+            if until is not None and hold.state == "pending":
+                check_waiting(db, principal.name, limits, now)
+                _attend(db, {exchange: (hold.id, until)})
+                hold = replace(hold, waiting=True)
+            return hold, row is None
 
     def decide(
-        self, hold_id: str, who: Principal, verdict: Verdict, reason: str, channel: str
+        self,
+        hold_id: str,
+        who: Principal,
+        verdict: Verdict,
+        reason: str,
+        channel: str,
+        person: Iterable[str] | None = None,
     ) -> Hold:
-        """Record what `who` says through `channel` (console, cli, command, mitmweb).
-
-        Returns the hold after it. Raises `HoldUnknown` and what `hold.decided` raises.
-        """
         now = self._clock()
+        words = recognised(who) if person is None else tuple(person)
+        told = (verdict, reason, channel, now, who.display, words)
         with self._database.write() as db:
-            hold = self._get(db, hold_id, now)
-            decision = Decision(who.issuer, who.subject, verdict, reason, channel, now)
-            return self._save(db, decided(hold, decision))
+            hold = decided(hold_by_id(db, hold_id, now), Decision(who.issuer, who.subject, *told))
+            return save(db, hold)
 
     def consume(self, digest: str, principal: str) -> Hold:
-        """Use the approval of the request `digest` by the principal of that name, once.
-
-        Of all callers in all processes one gets the hold back; the others get `HoldConsumed`.
-        Also raises `HoldUnknown`, `HoldPending`, `HoldDenied`, `HoldExpired`, `HoldNotYours`.
-        """
         now = self._clock()
         with self._database.write() as db:
             row = db.execute(
@@ -131,73 +143,82 @@ class HoldStore:
             ).fetchone()
             if not row:
                 raise HoldUnknown("no hold for this request")
-            return self._save(db, consumed(hold_of(row), principal, now))
+            return save(db, consumed(hold_of(row), principal, now))
 
     def expire(self, now: float | None = None) -> tuple[Hold, ...]:
-        """Write down which holds are over their time, and return those that were not before."""
         with self._database.write() as db:
             return self._expire(db, self._clock() if now is None else now)
 
-    def get(self, hold_id: str) -> Hold:
-        """One hold, overdue ones as expired. Raises `HoldUnknown`."""
-        with self._database.read() as db:
-            return self._get(db, hold_id, self._clock())
+    def prune(self, before: float) -> int:
+        ended = "state NOT IN ('pending', 'approved') AND expires < ?"
+        with self._database.write() as db:
+            db.execute(
+                f"DELETE FROM waiter WHERE hold IN (SELECT id FROM hold WHERE {ended})",  # noqa: S608
+                (before,),
+            )
+            return db.execute(f"DELETE FROM hold WHERE {ended}", (before,)).rowcount  # noqa: S608
 
-    def list(self, states: Iterable[State] = ("pending",)) -> tuple[Hold, ...]:
-        """The holds that are in one of `states` now, oldest first."""
+    def get(self, hold_id: str) -> Hold:
+        with self._database.read() as db:
+            hold = hold_by_id(db, hold_id, self._clock())
+            row = db.execute("SELECT passages FROM prompt WHERE hold = ?", (hold.id,)).fetchone()
+            return replace(hold, prompt=prompt_of(row[0])) if row and hold.alive else hold
+
+    def list(self, states: Iterable[State] = ("pending",), *, limit: int = 500) -> tuple[Hold, ...]:
         now, wanted = self._clock(), set(states)
-        # an overdue hold is expired, swept or not, so the live states are always read along
-        stored = wanted | ({"pending", "approved"} if "expired" in wanted else set())
+        values = {
+            "states": json.dumps(sorted(wanted)),
+            # an overdue hold is expired, swept or not
+            "overdue": "expired" in wanted,
+            "now": now,
+            "limit": limit,
+        }
+        among = "state IN (SELECT value FROM json_each(:states))"
         with self._database.read() as db:
             rows = db.execute(
-                SELECT + "JOIN json_each(:states) ON state = value ORDER BY created, hold.rowid",
-                {"states": json.dumps(sorted(stored)), "now": now},
+                SELECT + f"WHERE {_ALIVE} AND {among} ORDER BY created, rowid LIMIT :limit", values
             ).fetchall()
-            holds = tuple(at(hold_of(row), now) for row in rows)
-        return tuple(hold for hold in holds if hold.state in wanted)
+            if wanted - {"pending", "approved"}:
+                values["limit"] = limit - len(rows)
+                rows += db.execute(
+                    SELECT + "WHERE CASE WHEN state NOT IN ('pending', 'approved')"
+                    f" THEN {among} ELSE :overdue AND expires <= :now END"
+                    " ORDER BY created DESC, rowid DESC LIMIT :limit",
+                    values,
+                ).fetchall()
+            return tuple(at(hold_of(row), now) for row in rows)
+
+    def states(self, hold_ids: Iterable[str]) -> dict[str, State]:
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT hold.id, CASE WHEN state IN ('pending', 'approved') AND expires <= :now"
+                " THEN 'expired' ELSE state END FROM json_each(:ids) JOIN hold ON hold.id = value",
+                {"ids": json.dumps(list(map(normal_id, hold_ids))), "now": self._clock()},
+            ).fetchall()
+            return dict(map(tuple, rows))
 
     def attend(self, hold_id: str, exchange: str, until: float) -> None:
-        """Say that the connection of `exchange` waits for the hold, until `until` (Unix seconds).
+        """`attend_all` for one connection."""
+        self.attend_all({exchange: (hold_id, until)})
 
-        `until` is a lease: of a gate that dies nobody waits once it is over. Raises `HoldUnknown`.
-        """
+    def attend_all(self, waiting: Mapping[str, tuple[str, float]]) -> None:
         with self._database.write() as db:
-            hold = self._get(db, hold_id, self._clock())
-            db.execute(
-                "INSERT INTO waiter VALUES (?, ?, ?)"
-                " ON CONFLICT (hold, exchange) DO UPDATE SET until = excluded.until",
-                (hold.id, exchange, until),
-            )
+            _attend(db, waiting)
 
     def leave(self, exchange: str) -> None:
-        """The connection of `exchange` waits no longer; no error if it did not."""
         with self._database.write() as db:
             db.execute("DELETE FROM waiter WHERE exchange = ?", (exchange,))
 
     def abandon(self) -> None:
-        """Nobody waits: for a gate that starts, whose earlier connections are gone.
-
-        Another gate on the same store has its waiters back when it renews their leases.
-        """
         with self._database.write() as db:
             db.execute("DELETE FROM waiter")
 
-    def version(self) -> tuple[int, int]:
-        """A mark that differs after any change, by this process or another; cheap to poll."""
+    def version(self) -> int:
         with self._database.read() as db:
-            # data_version counts what other connections commit, total_changes what this one does
-            return db.execute("PRAGMA data_version").fetchone()[0], db.total_changes
+            return int(db.execute("SELECT number FROM change").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file. Holds stay as they are."""
         self._database.close()
-
-    def _get(self, db: sqlite3.Connection, hold_id: str, now: float) -> Hold:
-        wanted = hold_id.strip().lower()
-        row = db.execute(SELECT + "WHERE id = :id", {"id": wanted, "now": now}).fetchone()
-        if not row:
-            raise HoldUnknown(f"there is no hold {wanted[:40]!r}")
-        return at(hold_of(row), now)
 
     def _expire(self, db: sqlite3.Connection, now: float) -> tuple[Hold, ...]:
         rows = db.execute(
@@ -207,30 +228,19 @@ class HoldStore:
         ).fetchall()
         if rows:
             db.execute("DELETE FROM waiter WHERE until <= ?", (now,))
-        return tuple(self._save(db, at(hold_of(row), now)) for row in rows)
-
-    def _save(self, db: sqlite3.Connection, hold: Hold) -> Hold:
-        row = row_of(hold)
-        db.execute("UPDATE hold SET state = :state, decisions = :decisions WHERE id = :id", row)
-        return hold
-
-    def _check_limits(self, db: sqlite3.Connection, principal: str) -> None:
-        overall, own = db.execute(
-            "SELECT count(*), count(*) FILTER (WHERE principal = ?) FROM hold"
-            " WHERE state = 'pending'",
-            (principal,),
-        ).fetchone()
-        if own >= self._limits.per_principal:
-            raise HoldLimit(f"{principal} has {own} requests waiting for approval already")
-        if overall >= self._limits.overall:
-            raise HoldLimit(f"{overall} requests are waiting for approval already")
+        return tuple(save(db, at(hold_of(row), now)) for row in rows)
 
 
-def _unused_id(db: sqlite3.Connection) -> str:
-    while True:
-        new = "h-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
-        if not db.execute("SELECT 1 FROM hold WHERE id = ?", (new,)).fetchone():
-            return new
+def _attend(db: sqlite3.Connection, waiting: Mapping[str, tuple[str, float]]) -> None:
+    for exchange, (hold, until) in waiting.items():
+        try:
+            db.execute(
+                "INSERT INTO waiter VALUES (?, ?, ?)"
+                " ON CONFLICT (hold, exchange) DO UPDATE SET until = excluded.until",
+                (normal_id(hold), exchange, until),
+            )
+        except sqlite3.IntegrityError:  # the foreign key
+            raise HoldUnknown(f"there is no hold {hold[:40]!r}") from None
 
 
 def _text(text: str) -> str:
@@ -238,6 +248,6 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _bounded(text: str, limit: int) -> str:
+def _shortened(text: str) -> str:
     text = _text(text)
-    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -14,11 +14,13 @@ import regex
 from mitmgate.core.matching import prefilter
 from mitmgate.core.matching.matcher import Matcher, Pattern
 from mitmgate.core.matching.probe import shorten, witness
+from mitmgate.core.matching.required import required
 from mitmgate.core.matching.superset import superset
 from mitmgate.core.matching.syntax import compile_pattern, parse
 from mitmgate.core.matching.window import reach
 from mitmgate.core.rules.loader import Loaded, Location, Problem, RuleError
-from mitmgate.core.rules.rule import Rule
+from mitmgate.core.rules.rule import CALLS, Rule, Where
+from mitmgate.core.wire.calls import unfold
 from mitmgate.core.wire.segment import Segment
 
 MOST = 1000
@@ -35,8 +37,10 @@ def compile(loaded: Loaded[Any], rules: Sequence[Rule], location: Location) -> M
     problems = _duplicates(loaded, rules, location)
     patterns: dict[int, Pattern] = {}
     for i, rule in enumerate(rules):
+        if rule.match is None:
+            continue
         try:
-            patterns[i] = _pattern(rule)
+            patterns[i] = _pattern(rule, rule.match)
         except ValueError as e:
             problems.append(loaded.problem((*location, i, "match"), f"{rule.id}: {e}"))
         problems += [
@@ -73,26 +77,37 @@ def _duplicates(loaded: Loaded[Any], rules: Sequence[Rule], location: Location) 
     ]
 
 
-def _pattern(rule: Rule) -> Pattern:
+def _pattern(rule: Rule, match: str) -> Pattern:
     """Raises `ValueError` that says why this rule cannot be searched for."""
     try:
-        compiled = compile_pattern(rule.match)
+        compiled = compile_pattern(match)
     except (regex.error, RecursionError) as e:
         raise ValueError(f"is not a regular expression: {e}") from None
-    tree = parse(rule.match)
+    tree = parse(match)
     if (text := witness(compiled, tree)) is not None:
         raise ValueError(f"backtracks for too long on {shorten(text)}; bound its repeats")
-    return Pattern(rule, compiled, superset(tree), reach(tree))
+    return Pattern(rule, compiled, superset(tree), reach(tree), required(tree))
+
+
+def _traffic(rule: Rule, where: Where, address: str, sample: str) -> list[Segment]:
+    """A sample as what it would be in a request: a header, a tool call's arguments, a text."""
+    if where == "headers":
+        return [Segment(where, address, sample, rule.headers[0])]
+    return [
+        Segment(where, address, sample),
+        *(unfold(where, address, sample) if where in CALLS else ()),
+    ]
 
 
 def _failed_tests(
     loaded: Loaded[Any], matcher: Matcher, rule: Rule, location: Location
 ) -> list[Problem]:
-    where = min(rule.where)
+    where = min(CALLS & rule.where if rule.arguments else rule.where)
     failed = []
     for key, samples in (("match", rule.tests.match), ("pass", rule.tests.not_match)):
         for i, sample in enumerate(samples):
-            findings = matcher.scan([Segment(where, f"tests.{key}[{i}]", sample)], None)
+            segments = _traffic(rule, where, f"tests.{key}[{i}]", sample)
+            findings = matcher.scan(segments, None)
             views = [finding.view for finding in findings if finding.rule is rule]
             if "timeout" in views:
                 message = "takes too long to search"

@@ -6,21 +6,25 @@ business: hits of experimental rules are reported like any other, see `Rule.enfo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import get_args
 
 import regex
 
-from mitmgate.core.matching.prefilter import Prefilter
+from mitmgate.core.matching.letters import Lexicon
+from mitmgate.core.matching.prefilter import Hints, Prefilter
+from mitmgate.core.matching.reading import Reading
 from mitmgate.core.matching.search import WHOLE, search
 from mitmgate.core.matching.superset import scannable
-from mitmgate.core.matching.views import views_of
+from mitmgate.core.matching.views import ENTIRE, views_of
 from mitmgate.core.matching.window import Reach, Window, windows
 from mitmgate.core.principal import Principal
-from mitmgate.core.rules.rule import Rule, Where
+from mitmgate.core.rules.rule import Rule, View, Where
 from mitmgate.core.wire.segment import Segment
 
+TURNED = ("rot13", "reversed")  # views in which a text that was not turned round has no words
 INLINE = 16 << 10  # characters: 0.3 ms if ASCII, 2 ms if not; more is better scanned in a thread
 SHOWN = 200  # characters of the matched text in a finding
 PATIENCE = 5  # timeouts in one scan; after these a candidate counts as a hit untried
@@ -30,10 +34,11 @@ PATIENCE = 5  # timeouts in one scan; after these a candidate counts as a hit un
 class Finding:
     """One rule's hit in one segment, in the first view that shows it.
 
-    `start` and `end` are offsets in characters, into the segment's text where `view` is "raw",
-    else into the text of that view, from which `text` (at most 200 characters) is then taken.
+    `start` and `end` are offsets in characters into the segment's text, whatever the view: what
+    stands there is, or was read as, `text` (at most 200 characters, as seen in the view). Of what
+    is encoded in one piece, they span the piece.
     With `view` "timeout" the search did not end in time, which counts as a hit: `text` is empty
-    and the offsets span the text that was searched.
+    and the offsets span all of the segment's text.
     """
 
     rule: Rule
@@ -49,12 +54,14 @@ class Pattern:
     """A rule ready to be searched: its compiled pattern and the superset that stands for it.
 
     With a `reach` it is searched only around where the superset matches, else in the whole text.
+    With `words`, every match has one of them.
     """
 
     rule: Rule
     compiled: regex.Pattern[str]
     superset: str
     reach: Reach | None
+    words: frozenset[str] = frozenset()
 
 
 class Matcher:
@@ -70,7 +77,32 @@ class Matcher:
             where: frozenset(i for i, p in enumerate(patterns) if where in p.rule.where)
             for where in get_args(Where)
         }
+        # Rules that look at some texts only of a part: headers, arguments by name.
+        self._choosy = frozenset(
+            i for i, p in enumerate(patterns) if p.rule.headers or p.rule.arguments
+        )
         self._excepting = [i for i, pattern in enumerate(patterns) if pattern.rule.unless]
+        self.lexicon = Lexicon(
+            text
+            for pattern in patterns
+            for text in (
+                pattern.compiled.pattern,
+                *pattern.rule.tests.match,
+                *pattern.rule.keywords,
+            )
+        )
+        self._searching = {
+            view: frozenset(i for i, p in enumerate(patterns) if view in p.rule.views)
+            for view in get_args(View)
+        }
+        reaches = [pattern.reach for pattern in patterns if pattern.reach]
+        self._margin = max((each.width + each.ahead for each in reaches), default=0)
+        self._far = [i for i, pattern in enumerate(patterns) if not pattern.reach]
+        self._searching[ENTIRE] = self._searching["decoded"] & frozenset(self._far)
+        self._hints = Hints([pattern.words for pattern in patterns])
+        self._unhinted = [i for i, pattern in enumerate(patterns) if not pattern.words]
+        self._unhinted_prefilter = Prefilter([patterns[i].superset for i in self._unhinted])
+        self._far_prefilter = Prefilter([patterns[i].superset for i in self._far])
         self._prefilter = Prefilter(
             [pattern.superset for pattern in patterns],
             [i for i, pattern in enumerate(patterns) if pattern.reach],
@@ -104,23 +136,43 @@ class Matcher:
         findings: list[Finding] = []
         for segment in segments:
             searched = covering[segment.where]
+            for i in searched & self._choosy:
+                if not self._patterns[i].rule.covers(segment.where, segment.name):
+                    searched -= {i}
+            if not searched:
+                continue
+            wanted = {
+                view for view, rules in self._searching.items() if not rules.isdisjoint(searched)
+            }
             found: set[int] = set()
-            for view, text in views_of(segment.text) if searched else ():
-                for i, where in self._candidates(text, searched, found):
-                    if finding := attempt.confirm(self._patterns[i], segment, view, text, where):
+            for view, reading in views_of(segment.text, self.lexicon, self._margin, wanted):
+                also = self._searching.get(view, searched)
+                shown = "decoded" if view == ENTIRE else view
+                for i, where in self._candidates(view, reading.text, searched, also, found):
+                    pattern = self._patterns[i]
+                    if finding := attempt.confirm(pattern, segment, shown, reading, where):
                         found.add(i)
                         findings.append(finding)
         return tuple(findings)
 
+    def _named(self, view: str, data: bytes) -> Iterable[int]:
+        if view == ENTIRE:
+            return [self._far[i] for i in self._far_prefilter.candidates(data)]
+        if view in TURNED and (hinted := self._hints.of(data)) is not None:
+            named = [self._unhinted[i] for i in self._unhinted_prefilter.candidates(data)]
+            return sorted([*named, *self._prefilter.among(data, hinted)])
+        return self._prefilter.candidates(data)
+
     def _candidates(
-        self, text: str, searched: Set[int], found: Set[int]
+        self, view: str, text: str, searched: Set[int], also: Set[int], found: Set[int]
     ) -> Iterator[tuple[int, Sequence[Window]]]:
-        """The rules that `text` may break, of `searched` but not of `found`, and where in it."""
+        """The rules that `text` may break, of those in both sets and not of `found`, and where in
+        it. Whole sets are not worked out: candidates are few."""
         data = scannable(text)
         lowered: str | None = None
         ends: dict[int, set[int]] = {}
-        for i in self._prefilter.candidates(data):
-            if i not in searched or i in found:
+        for i in self._named(view, data):
+            if i not in searched or i not in also or i in found:
                 continue
             if words := self._keywords[i]:
                 lowered = text.lower() if lowered is None else lowered
@@ -141,19 +193,36 @@ class _Attempt:
         self._timeouts = 0
 
     def confirm(
-        self, pattern: Pattern, segment: Segment, view: str, text: str, where: Sequence[Window]
+        self,
+        pattern: Pattern,
+        segment: Segment,
+        view: str,
+        reading: Reading,
+        where: Sequence[Window],
     ) -> Finding | None:
-        try:
-            if self._timeouts >= PATIENCE:
-                raise TimeoutError
-            found = search(pattern.compiled, text, None, where)
-        except TimeoutError:
-            self._timeouts += 1
-            return Finding(pattern.rule, segment.address, 0, len(text), "", "timeout")
-        if not found:
-            return None
-        matched = found[0][:SHOWN]
-        return Finding(pattern.rule, segment.address, found.start(), found.end(), matched, view)
+        while True:
+            try:
+                if self._timeouts >= PATIENCE:
+                    raise TimeoutError
+                found = search(pattern.compiled, reading.text, None, where)
+            except TimeoutError:
+                self._timeouts += 1
+                return Finding(pattern.rule, segment.address, 0, len(segment.text), "", "timeout")
+            if not found:
+                return None
+            span = reading.origin(*found.span())
+            if span and not (
+                view == "punctuation" and _stands_there(segment.text[slice(*span)], found[0])
+            ):
+                return Finding(pattern.rule, segment.address, *span, found[0][:SHOWN], view)
+            where = [Window(found.start() + 1, sys.maxsize, sys.maxsize)]
+
+
+def _stands_there(original: str, matched: str) -> bool:
+    """Whether a match is in the text as it came: then what made it one is beside it. Punctuation
+    that a rule asks not to find there has been taken away: `DROP TABLE tmp_import`.
+    """
+    return original.split() == matched.split()
 
 
 def is_large(segments: Iterable[Segment]) -> bool:

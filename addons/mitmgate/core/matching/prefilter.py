@@ -7,7 +7,7 @@ cannot be imported every rule is a candidate, which is the same answer, slower.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import batched
 from typing import Any
@@ -23,7 +23,9 @@ MOST_ENDS = 1000  # noted in one scan, 0.2 ms; where there are more, whole texts
 
 
 @lru_cache(maxsize=64)
-def _compiled(patterns: tuple[tuple[int, str], ...], flags: int) -> Any:
+def _compiled(
+    patterns: tuple[tuple[int, str], ...], flags: int, once: frozenset[int] = frozenset()
+) -> Any:
     """A database, made once: an edit that leaves the patterns alone costs nothing.
 
     Databases are read only, so that all who ask for the same patterns may share one.
@@ -34,7 +36,9 @@ def _compiled(patterns: tuple[tuple[int, str], ...], flags: int) -> Any:
             expressions=[pattern.encode() for _, pattern in patterns],
             ids=[i for i, _ in patterns],
             elements=len(patterns),
-            flags=[flags] * len(patterns),
+            flags=[
+                flags | hyperscan.HS_FLAG_SINGLEMATCH if i in once else flags for i, _ in patterns
+            ],
         )
     except hyperscan.error as e:
         raise ValueError(str(e)) from None
@@ -44,10 +48,14 @@ def _compiled(patterns: tuple[tuple[int, str], ...], flags: int) -> Any:
 class Scanner:
     """Patterns compiled once, scanned by many threads at a time, each with a scratch of its own."""
 
-    def __init__(self, patterns: Mapping[int, str], flags: int) -> None:
-        """Patterns by id. Raises `ValueError` if one of them does not compile."""
+    def __init__(
+        self, patterns: Mapping[int, str], flags: int, once: frozenset[int] = frozenset()
+    ) -> None:
+        """Patterns by id; of those in `once` a single match is reported in a scan. Raises
+        `ValueError` if one of them does not compile.
+        """
         self._local = threading.local()
-        self._database = _compiled(tuple(patterns.items()), flags)
+        self._database = _compiled(tuple(patterns.items()), flags, once)
 
     def scan(self, data: bytes, note: Callable[[int, int], object]) -> None:
         """Calls `note` with the id and the end of every match, until it returns something true."""
@@ -82,12 +90,24 @@ class Prefilter:
         self._groups: dict[int, tuple[Scanner, Sequence[int]]] = {}
         if hyperscan and patterns:
             self._first = Scanner(dict(enumerate(patterns)), _flags(once=True))
-            for some in batched(located, GROUP):
-                try:
-                    scanner = Scanner({i: patterns[i] for i in some}, _flags(once=False))
-                except ValueError:
-                    continue  # too large if every match counts: then whole texts are searched
-                self._groups.update(dict.fromkeys(some, (scanner, some)))
+        # Half of the time that rules take to load: meanwhile whole texts are searched. No daemon:
+        # Hyperscan must not be at work when the process ends.
+        self._locating = threading.Thread(
+            target=self._locate, args=(patterns, located), name="prefilter"
+        )
+        self._locating.start()
+
+    def _locate(self, patterns: Sequence[str], located: Sequence[int]) -> None:
+        for some in batched(located if hyperscan else (), GROUP):
+            try:
+                scanner = Scanner({i: patterns[i] for i in some}, _flags(once=False))
+            except ValueError:
+                continue  # too large if every match counts: then whole texts are searched
+            self._groups.update(dict.fromkeys(some, (scanner, some)))
+
+    def ready(self) -> None:
+        """Wait until `ends` and `among` know all they will."""
+        self._locating.join()
 
     def candidates(self, data: bytes) -> Iterable[int]:
         """The positions, ascending, of all patterns that may match in `data` (`scannable`)."""
@@ -96,6 +116,19 @@ class Prefilter:
         found: list[int] = []
         self._first.scan(data, lambda i, end: found.append(i))
         return sorted(found)
+
+    def among(self, data: bytes, some: Set[int]) -> Set[int]:
+        """Those of `some` that may match in `data`; cheaper than `candidates` where it is few."""
+        found: set[int] = set()
+        asked: set[int] = set()
+        for position in sorted(some):
+            if position not in self._groups:
+                found.add(position)
+            elif position not in asked:
+                scanner, members = self._groups[position]
+                asked.update(members)
+                scanner.scan(data, lambda i, end: found.add(i))
+        return found & some
 
     def ends(self, data: bytes, position: int) -> dict[int, set[int]]:
         """All offsets in `data` at which a match of this pattern may end; others come with it.
@@ -116,6 +149,33 @@ class Prefilter:
 
         scanner.scan(data, note)
         return found if left >= 0 else {i: set() for i in members}
+
+
+class Hints:
+    """The words without which rules cannot match, each set known by the position of its rule."""
+
+    def __init__(self, words: Sequence[frozenset[str]]) -> None:
+        self._rules: dict[str, set[int]] = {}
+        for i, some in enumerate(words):
+            for word in some:
+                self._rules.setdefault(word, set()).add(i)
+        self._words = sorted(self._rules)
+        self._scanner: Scanner | None = None
+        if hyperscan and self._words:
+            spelled = {i: _literal(word) for i, word in enumerate(self._words)}
+            self._scanner = Scanner(spelled, _flags(once=True))
+
+    def of(self, data: bytes) -> Set[int] | None:
+        """The positions of those in `data` (`scannable`); None where that cannot be told."""
+        if self._scanner is None:
+            return None
+        found: set[int] = set()
+        self._scanner.scan(data, lambda i, end: found.update(self._rules[self._words[i]]))
+        return found
+
+
+def _literal(word: str) -> str:
+    return "".join(f"\\x{ord(character):02x}" for character in word)
 
 
 def refusals(patterns: Mapping[int, str]) -> dict[int, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import regex
 
+from mitmgate.core.matching.reading import BLOCK
 from mitmgate.core.matching.syntax import REPEATS, codes, members
 
 # Letters beyond ASCII that are an ASCII letter in another case. The text is scanned without them,
@@ -30,8 +31,12 @@ def scannable(text: str) -> bytes:
     """`text` as the supersets expect it, in UTF-8; a lone surrogate is three bytes."""
     if not text.isascii():
         for letter, twin in _TWINS.items():
-            text = text.replace(letter, twin)
-    return text.encode("utf-8", "surrogatepass")
+            if letter in text:
+                text = text.replace(letter, twin)
+    if len(text) <= BLOCK:
+        return text.encode("utf-8", "surrogatepass")
+    pieces = (text[i : i + BLOCK] for i in range(0, len(text), BLOCK))
+    return b"".join([piece.encode("utf-8", "surrogatepass") for piece in pieces])
 
 
 def superset(tree: Any) -> str:

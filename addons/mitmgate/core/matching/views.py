@@ -1,139 +1,162 @@
 """What else a text says: the views in which rules look for their patterns.
 
-Raw text alone is easily dodged with a zero-width space, a Cyrillic letter or base64. Each view
-turns a text into texts to be searched as well; they are for matching only and are never forwarded.
-Case is not folded here: rules ignore case, and folding it would break the parts of a rule that do
-not.
+Raw text alone is easily dodged with a zero-width space, a Cyrillic letter, base64 or ROT13. Each
+view turns a text into texts to be searched as well; they are for matching only and are never
+forwarded.
+
+Disguises are taken off in this order, so any choice of them that was put on in the opposite order
+is seen through: invisible characters, look-alikes and marks; escapes and encodings, twice, each
+time with what is invisible; Markdown; letters set apart; leetspeak; then one of punctuation in or
+between words, ROT13, reversal, or the last two together. Not seen through: an encoding of which
+the digits themselves are rotated, reversed, leet or set apart; leetspeak in ROT13 or inside words
+that punctuation divides; accented letters or Markdown beside ROT13 or reversal; words broken over
+lines without a hyphen; base64 of fewer than 9 bytes, hex of fewer than 6; three layers of encoding.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
-from importlib import resources
+from collections.abc import Iterator, Sequence, Set
 
 import regex
 
-from mitmgate.core.matching.decoding import decode
+from mitmgate.core.matching.decoding import decoded, unescaped
+from mitmgate.core.matching.letters import Lexicon, rotated, run_together, spread, unmarked
+from mitmgate.core.matching.normalising import clean, latinise, squeeze, unaccent, unmark, untag
+from mitmgate.core.matching.reading import Edit, Reading, blocks, in_blocks, spans_after
+from mitmgate.core.rules.rule import View
 
 ROUNDS = 2  # of decoding: base64 in base64 is read, a third layer is not
-MANY = 32  # from so many different characters on, one translate() beats a replace() for each
+ALL: frozenset[View] = frozenset(["decoded", "spaced", "leet", "punctuation", "rot13", "reversed"])
+ENTIRE = "entire"  # not a view: all of the decoded text, for rules that look far
+NONE = Lexicon(())
 
-# Not visible or not text: format characters (zero-width, bidi, tags), fillers, surrogates.
-_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cs}\x80-\x84\x86-\x9f]")
-_CONTROLS = bytes(c for c in (*range(32), 127) if c not in b"\t\n\v\f\r\x1c\x1d\x1e\x1f")
+type _Pair = tuple[Reading, Reading]  # a text and the same with its white space squeezed
+
 _TAG = regex.compile("[\U000e0020-\U000e007e]")
-_TAGS = {0xE0000 + c: c for c in range(0x20, 0x7F)}  # invisible twins of ASCII, which models read
-_ASCII = bytes(range(128))
-_BLANKS = bytes.maketrans(b"\t\n\v\f\r\x1c\x1d\x1e\x1f", b" " * 9)
-_OTHER_BLANKS = [c for c in map(chr, range(128, 0x3001)) if c.isspace()]
 
 
-def views_of(text: str) -> Iterator[tuple[str, str]]:
+def views_of(
+    text: str, lexicon: Lexicon = NONE, margin: int | None = None, wanted: Set[str] = ALL
+) -> Iterator[tuple[str, Reading]]:
     """Every different text to search for `text`, with the name of its view; the raw text first.
 
-    What is encoded is decoded in place, up to `ROUNDS` times over. ASCII costs a few microseconds
-    per KB, more if something in it looks encoded; any other text several times that.
+    Of decoded text only what is within `margin` letters and digits of something decoded is given,
+    or all of it if that is None. In the first case all of it comes as well, as `ENTIRE`.
     """
-    yield "raw", text
-    seen = [text]  # few, and comparing costs less than a hash of each
-    for name, shown in _others(text):
-        if shown not in seen:
-            seen.append(shown)
-            yield name, shown
+    seen: list[str] = []  # few, and comparing costs less than a hash of each
+    for name, reading in _all(Reading(text), lexicon, margin, wanted):
+        if reading.text not in seen:
+            seen.append(reading.text)
+            yield name, reading
 
 
-def _others(text: str) -> Iterator[tuple[str, str]]:
-    cleaned = clean(text)
-    folded = _latinised(cleaned)
-    for shown in _normalised(cleaned, folded):
-        yield "normalised", shown
-    if not text.isascii() and _TAG.search(text):
-        cleaned = clean(text.translate(_TAGS))
-        folded = _latinised(cleaned)
-        for shown in _normalised(cleaned, folded):
-            yield "decoded", shown
-    for _ in range(ROUNDS):
-        plain = decode(folded)
-        if plain == folded:
-            return
-        if not plain.isascii():
+def _all(
+    raw: Reading, lexicon: Lexicon, margin: int | None, wanted: Set[str]
+) -> Iterator[tuple[str, Reading]]:
+    yield "raw", raw
+    shown, folded, letters = _normalised(raw)
+    for reading in shown:
+        yield "normalised", reading
+    if not raw.text.isascii() and any(map(_TAG.search, blocks(raw.text))):
+        shown, folded, letters = _normalised(raw.translated(in_blocks(untag, raw.text)))
+        for reading in shown:
+            yield "decoded", reading
+    if "decoded" not in wanted:
+        yield from _spelled(letters, lexicon, margin, wanted)
+        return
+    for i in range(ROUNDS):
+        if (plain := unescaped(folded)) is not folded:
+            yield from _turned(letters[1], wanted)  # in which a backslash may be one
+            if not plain.text.isascii():
+                yield "decoded", plain
+            shown, folded, letters = _normalised(plain)
+            for reading in shown:
+                yield "decoded", reading
+            yield from _spelled(letters, lexicon, margin, wanted)
+        elif i == 0:
+            yield from _spelled(letters, lexicon, margin, wanted)
+        plain, spans = decoded(folded)
+        if not spans:
+            continue
+        if margin is not None and (cut := plain.around(spans, margin)) is not plain:
+            for reading in _normalised(plain)[0]:
+                yield ENTIRE, reading
+            plain = cut
+        if not plain.text.isascii():
             yield "decoded", plain
-        cleaned = clean(plain)
-        folded = _latinised(cleaned)
-        for shown in _normalised(cleaned, folded):
-            yield "decoded", shown
+        shown, folded, letters = _normalised(plain)
+        for reading in shown:
+            yield "decoded", reading
+        yield from _spelled(letters, lexicon, margin, wanted)
 
 
-def _normalised(cleaned: str, folded: str) -> Iterator[str]:
+def _normalised(plain: Reading) -> tuple[list[Reading], Reading, _Pair]:
     """The text as a reader would see it, whitespace squeezed; if it is not ASCII, then again with
-    ASCII for its look-alikes, then again without accents.
+    ASCII for its look-alikes, then again without accents. To go on from: the second of them with
+    its white space as it is, and for its letters that without loose marks.
     """
-    yield _squeeze(cleaned)
-    if folded != cleaned:
-        yield _squeeze(folded)
-    if not folded.isascii():
-        yield _squeeze(fold(_replace(unicodedata.normalize("NFKD", folded), _unmarked)))
+    cleaned = plain.changed(clean)
+    folded = cleaned.changed(latinise)
+    squeezed = folded.changed(squeeze)
+    shown = [squeezed.trimmed()]
+    if folded is not cleaned:
+        shown.insert(0, cleaned.changed(squeeze).trimmed())
+    if not folded.text.isascii():
+        shown.append(folded.changed(unaccent).changed(squeeze).trimmed())
+        plain = folded.changed(unmark)
+        return shown, folded, (plain, squeezed if plain is folded else plain.changed(squeeze))
+    return shown, folded, (folded, squeezed)
 
 
-def clean(text: str) -> str:
-    """`text` in NFKC and without what cannot be seen; digits of any script are ASCII."""
-    if not text.isascii():
-        text = _replace(unicodedata.normalize("NFKC", text), _cleaned)
-    data = text.encode("utf-8", "surrogatepass")
-    visible = data.translate(None, _CONTROLS)
-    return text if len(visible) == len(data) else visible.decode("utf-8", "surrogatepass")
+def _spelled(
+    letters: _Pair,
+    lexicon: Lexicon,
+    margin: int | None,
+    wanted: Set[str],
+) -> Iterator[tuple[str, Reading]]:
+    """The text with its letters read in other ways."""
+    folded, squeezed = letters
+    yield from _turned(squeezed, wanted)
+    if "punctuation" in wanted and (plain := squeezed.changed(unmarked)) is not squeezed:
+        folded, squeezed = folded.changed(unmarked), plain.changed(squeeze)
+        yield "punctuation", squeezed
+    yield from _letters(folded, squeezed, lexicon, margin, wanted)
+    if "spaced" in wanted and (edits := lexicon.join(folded.text)):
+        folded = _near(folded, edits, margin)
+        squeezed = folded.changed(squeeze)
+        yield "spaced", squeezed
+        yield from _letters(folded, squeezed, lexicon, margin, wanted)
+        yield from _turned(squeezed, wanted)
 
 
-def fold(text: str) -> str:
-    """`clean(text)` with every character that looks like an ASCII one replaced by that."""
-    return _latinised(clean(text))
+def _letters(
+    folded: Reading,
+    squeezed: Reading,
+    lexicon: Lexicon,
+    margin: int | None,
+    wanted: Set[str],
+) -> Iterator[tuple[str, Reading]]:
+    others = [squeezed]
+    if "leet" in wanted:
+        for edits in lexicon.unleet(folded.text):
+            others.append(_near(folded, edits, margin).changed(squeeze))
+            yield "leet", others[-1]
+    if "punctuation" in wanted:
+        for plain in others:
+            yield "punctuation", plain.changed(run_together)
+            yield "punctuation", plain.changed(spread).changed(squeeze)
 
 
-def _latinised(cleaned: str) -> str:
-    return cleaned if cleaned.isascii() else _replace(cleaned, _lookalikes().get)
+def _turned(squeezed: Reading, wanted: Set[str]) -> Iterator[tuple[str, Reading]]:
+    if "rot13" in wanted:
+        yield "rot13", squeezed.translated(in_blocks(rotated, squeezed.text))
+    if "reversed" in wanted:
+        turned = squeezed.reversed()
+        yield "reversed", turned
+        if "rot13" in wanted:
+            yield "rot13", turned.translated(in_blocks(rotated, turned.text))
 
 
-def _squeeze(text: str) -> str:
-    """`" ".join(text.split())`, without making a string of every word."""
-    if not text.isascii() and any(blank in text for blank in _OTHER_BLANKS):
-        return " ".join(text.split())
-    data = text.encode("utf-8", "surrogatepass").translate(_BLANKS)
-    if b"  " in data or data[:1] == b" " or data[-1:] == b" ":
-        parts = map(bytes.strip, data.split(b"  "))
-        data = b" ".join([part for part in parts if part])
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _replace(text: str, replacement: Callable[[str], str | None]) -> str:
-    """`text` with its characters beyond ASCII replaced, except where `replacement` says None."""
-    beyond = text.encode("utf-8", "surrogatepass").translate(None, _ASCII)
-    different = set(beyond.decode("utf-8", "surrogatepass"))
-    changes = {c: new for c in different if (new := replacement(c)) is not None}
-    if len(changes) > MANY:
-        return text.translate({ord(c): new for c, new in changes.items()})
-    for character, new in changes.items():
-        text = text.replace(character, new)
-    return text
-
-
-@lru_cache(maxsize=1 << 14)
-def _cleaned(character: str) -> str | None:
-    if _INVISIBLE.match(character):
-        return ""
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    # Ignoring case compares character by character; sharp s and its like need two.
-    return folded if len(folded := character.casefold()) > 1 else None
-
-
-def _unmarked(character: str) -> str | None:
-    return "" if unicodedata.category(character) in ("Mn", "Me") else None
-
-
-@cache
-def _lookalikes() -> dict[str, str]:
-    table = resources.files(__package__).joinpath("confusables.txt").read_text("utf-8")
-    rows = (line.split() for line in table.splitlines() if not line.startswith("# "))
-    return {chr(int(code, 16)): ascii_twin for ascii_twin, *codes in rows for code in codes}
+def _near(reading: Reading, edits: Sequence[Edit], margin: int | None) -> Reading:
+    edited = reading.edited(edits)
+    return edited if margin is None else edited.around(spans_after((), edits), margin)

@@ -140,20 +140,28 @@ def _unwanted(path: Path, content: bytes) -> list[Problem]:
     return found
 
 
+# What pydantic says of these is about Python.
+_WORDS = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "model_type": "should be a mapping of keys to values",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+    "tuple_type": "should be a list",
+    "string_type": "should be text; numbers and dates need quotes",
+    "int_type": "should be a whole number, without quotes",
+    "bool_type": "should be true or false, without quotes",
+    "too_short": "should have one entry at least",
+}
+
+
 def _problems(
     path: Path, lines: dict[Location, int], error: pydantic.ValidationError
 ) -> list[Problem]:
     found = []
     for item in error.errors(include_url=False):
         location = _present(item["loc"], lines) if item["type"] != "missing" else item["loc"]
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif item["type"] == "missing":
-            message = "is missing"
-        elif item["type"] in ("model_type", "model_attributes_type"):
-            message = "should be a mapping of keys to values"
-        else:
-            message = item["msg"].removeprefix("Value error, ")
+        message = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         found.append(Problem(path, _line(lines, item["loc"]), _dotted(location), message))
     return found
 

@@ -7,6 +7,7 @@ from mitmgate.core.tokens.errors import (
     TokenConflict,
     TokenError,
     TokenMissing,
+    TokenRevoked,
     Unavailable,
 )
 from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS, presented, without_credentials
@@ -37,6 +38,7 @@ __all__ = [
     "TokenConflict",
     "TokenError",
     "TokenMissing",
+    "TokenRevoked",
     "Unavailable",
     "Verifier",
     "Wanted",

@@ -27,6 +27,8 @@ CREDENTIAL_HEADERS = (
     "dpop",
     "cookie",
 )
+# What may be named when it is refused; anything else could be a token in the wrong place.
+_OTHER_SCHEMES = ("apikey", "basic", "digest", "gnap", "negotiate", "ntlm", "token")
 _SCHEMES = re.compile(r"(bearer|dpop)(?: +(.*))?", re.IGNORECASE | re.DOTALL)
 # RFC 6750 section 2.3 and what vendors call it. A query stands in logs, histories and referrers.
 _IN_QUERY = re.compile(
@@ -91,6 +93,8 @@ def without_credentials(target: str) -> str:
 def _token(authorization: str) -> tuple[str, str]:
     match = _SCHEMES.fullmatch(authorization)
     if match is None:
-        scheme = shown(authorization.split(" ")[0]) if " " in authorization else "of no scheme"
-        raise TokenMissing(f"Authorization is {scheme}, not Bearer or DPoP")
+        word, blank, _ = authorization.partition(" ")
+        known = blank and word.lower() in _OTHER_SCHEMES
+        said = f"is {shown(word)}" if known else "has no scheme that is known"
+        raise TokenMissing(f"Authorization {said}, not Bearer or DPoP")
     return match[1].lower(), match[2] or ""

@@ -7,6 +7,7 @@ the answer bounded and never decompressed. Nothing is tried twice; that is for w
 from __future__ import annotations
 
 import functools
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from mitmgate.core.tokens.errors import KeySetError, shown
 from mitmgate.core.tokens.file import checked_url
 from mitmgate.core.tokens.keyset import MAX_BYTES
 from mitmgate.core.tokens.strictjson import read_object
+from mitmgate.core.tokens.watched import open_ordinary
 
 TIMEOUT = 7.0  # seconds for one request, from the look-up of the name to the end of the answer
 MAX_BEARER = 64 << 10
@@ -124,7 +126,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None] | None:
 
 def _bearer(path: Path) -> dict[str, str]:
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             content = file.read(MAX_BEARER + 1)
     except OSError as e:
         raise KeySetError(path, f"cannot be read: {e.strerror or type(e).__name__}") from None
@@ -138,8 +140,11 @@ def _context(authorities: Path | None) -> ssl.SSLContext:
     """What to trust, read from its file when that is new: it takes the loop some 20 ms."""
     file = authorities or ssl.get_default_verify_paths().cafile
     try:
-        stat = Path(file).stat() if file else None
-        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else None
+        stamp = None
+        if file:
+            with open_ordinary(Path(file)) as opened:
+                stat = os.fstat(opened.fileno())
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         return _trusting(authorities, file, stamp)
     except OSError as e:
         raise KeySetError(file, f"holds no authorities: {e.strerror or e}") from None

@@ -34,7 +34,8 @@ ALGORITHMS = (
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 MAX_LEEWAY = 300.0  # seconds; more is not clock skew but a longer life
-MIN_STALE = 10.0  # seconds
+MAX_WINDOW = 300.0  # seconds
+MIN_STALE, MAX_STALE = 10.0, 365 * 86400.0  # seconds
 # RFC 8725 section 3.11: an issuer also signs logout tokens, DPoP proofs and security events.
 TYPES = ("jwt", "at+jwt", "jose")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -70,12 +71,20 @@ def _positive(value: float) -> float:
 def _stale(value: float) -> float:
     if value < MIN_STALE:
         raise ValueError("should be 10s at least, or it would run out between two looks")
+    if value > MAX_STALE:
+        raise ValueError("should be 365d at most: keys that old are nobody's any more")
     return value
 
 
 def _leeway(value: float) -> float:
     if value > MAX_LEEWAY:
         raise ValueError("should be 5m at most: it makes up for clocks, not for expired tokens")
+    return value
+
+
+def _window(value: float) -> float:
+    if value > MAX_WINDOW:
+        raise ValueError("should be 5m at most: a proof is made for one request, just now")
     return value
 
 
@@ -107,7 +116,8 @@ Names = Annotated[tuple[Text, ...], pydantic.BeforeValidator(_names), pydantic.F
 def checked_url(url: str) -> str:
     """`url` if keys may be fetched from it: https, or http from this machine. Else `ValueError`."""
     parts = urlsplit(url)
-    if not parts.hostname or parts.username is not None or parts.fragment or not url.isprintable():
+    extra = parts.username is not None or parts.fragment or parts.port == 0  # checks the port, too
+    if not parts.hostname or extra or not url.isprintable():
         raise ValueError("should be a plain https URL")
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
         return url
@@ -181,6 +191,8 @@ class Issuer(Model):
 
     @pydantic.model_validator(mode="after")
     def _is_known_by_something(self) -> Issuer:
+        if self.id == "os":
+            raise ValueError("the id os is that of this machine's own users, who decide about holds")
         if self.issuer is None and self.trust_domain is None:
             raise ValueError("give issuer, the token's iss (trust_domain alone is for SPIFFE)")
         if self.trust_domain is not None and self.subject_claim != "sub":
@@ -245,20 +257,19 @@ class DPoP(Model):
     """
 
     url: Annotated[Listed[str], pydantic.Field(min_length=1)]
-    window: Annotated[Positive, pydantic.AfterValidator(_leeway)] = 60.0
+    window: Annotated[Positive, pydantic.AfterValidator(_window)] = 60.0
     nonce: bool = False
 
     @pydantic.field_validator("url")
     @classmethod
     def _are_origins(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            parts = urlsplit(url)
             if not url.isascii():
                 raise ValueError(f"{url} should be as it stands on the wire, in ASCII")
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+            parts = urlsplit(url)
+            origin = re.fullmatch(r"https?://[^/?#@\s]+/?", url, re.IGNORECASE)
+            if not origin or not parts.hostname or parts.port == 0:  # reading it checks the port
                 raise ValueError(f"{url} should be like https://models.example.com, without a path")
-            if parts.query or parts.fragment or parts.username is not None:
-                raise ValueError(f"{url} should be like https://models.example.com, nothing more")
         return urls
 
 

@@ -7,7 +7,7 @@ without registry and tag, since a server that ignores those would otherwise be a
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -67,11 +67,11 @@ class Authorizer:
     def allow(self, principal: Principal, wanted: Wanted) -> Grant:
         """The grant that lets `principal` do this. Raises `NotAllowed`, or `BindingMissing` where
         a grant would, if only the caller proved to have the key of its token."""
-        for grant in self._denies:
-            if _covers(grant, principal, wanted) and _denies_model(grant, wanted.model):
+        denies, allows = self._covering(principal, wanted)
+        for grant in denies:
+            if _denies_model(grant, wanted.model):
                 detail = f"{grant.id} denies {principal.name} {wanted}"
                 raise NotAllowed("denied_by_grant", detail, grant.id)
-        allows = [grant for grant in self._allows if _covers(grant, principal, wanted)]
         if not allows:
             detail = f"no grant lets {principal.name} do {wanted}"
             raise NotAllowed("operation_not_granted", detail)
@@ -81,20 +81,33 @@ class Authorizer:
             detail = f"{named} let {principal.name} do it, but not {wanted}"
             raise NotAllowed("model_not_granted", detail)
         for grant in fitting:
-            if grant.bound in ("none", principal.bound):
+            if _is_met(grant, principal):
                 return grant
         grant = fitting[0]
         raise BindingMissing(f"{grant.id} wants a token that is bound by {grant.bound}")
 
-    def may_use(self, principal: Principal, model: str, operations: Iterable[str]) -> bool:
-        """Whether `principal` may do any of `operations` with `model`, by any method."""
-        for operation in operations:
-            try:
-                self.allow(principal, Wanted(operation, model, method=""))
-            except (NotAllowed, BindingMissing):
-                continue
-            return True
-        return False
+    def usable(self, principal: Principal, operations: Iterable[str]) -> Callable[[str], bool]:
+        """Tells of a model whether `principal` may do any of `operations` with it, by any method.
+
+        A server may list very many: which grants there are for this caller is found out once.
+        """
+        covering = [self._covering(principal, Wanted(each, method="")) for each in operations]
+
+        def may_use(model: str) -> bool:
+            return any(
+                any(_allows_model(grant, model) and _is_met(grant, principal) for grant in allows)
+                and not any(_denies_model(grant, model) for grant in denies)
+                for denies, allows in covering
+            )
+
+        return may_use
+
+    def _covering(
+        self, principal: Principal, wanted: Wanted
+    ) -> tuple[tuple[Grant, ...], tuple[Grant, ...]]:
+        """The denies and the allows that are about this caller and operation, of any model."""
+        denies = tuple(grant for grant in self._denies if _covers(grant, principal, wanted))
+        return denies, tuple(grant for grant in self._allows if _covers(grant, principal, wanted))
 
 
 def _covers(grant: Grant, principal: Principal, wanted: Wanted) -> bool:
@@ -103,6 +116,10 @@ def _covers(grant: Grant, principal: Principal, wanted: Wanted) -> bool:
         and (grant.methods is None or not wanted.method or wanted.method in grant.methods)
         and grant.who.matches(principal)
     )
+
+
+def _is_met(grant: Grant, principal: Principal) -> bool:
+    return grant.bound in ("none", principal.bound)
 
 
 def _allows_model(grant: Grant, model: str | None) -> bool:

@@ -1,11 +1,13 @@
 """Tokens and subjects that are refused before they expire, one a line in a file.
 
-A line is a token id (`jti`), a subject, or `issuer-id:subject`; `#` starts a comment line. A file
-that cannot be read refuses everybody, since nobody knows whom it would have named.
+A line is a token id (`jti`), a subject, or `issuer-id:subject`; `#` starts a comment line, and a
+note may follow a name and ` #`. A file that cannot be read refuses everybody, since nobody knows
+whom it would have named.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from mitmgate.core.tokens.errors import RevocationsUnavailable, TokenRevoked, sh
 from mitmgate.core.tokens.watched import WatchedFile
 
 MAX_BYTES = 16 << 20
+_NOTE = re.compile(r"\s+#")
 
 
 class Revocations:
@@ -40,7 +43,11 @@ class Revocations:
             content = self._file.changed()
             if content is not None:
                 lines = (line.strip() for line in content.decode("utf-8-sig").splitlines())
-                self._names = frozenset(line for line in lines if line and line[0] != "#")
+                named = (line for line in lines if line and line[0] != "#")
+                # A name could hold the mark of a note: then both are meant rather than none.
+                self._names = frozenset(
+                    name for line in named for name in (line, _NOTE.split(line, 1)[0])
+                )
                 self._problem = None
         except UnicodeDecodeError:
             self._problem = "is not UTF-8"

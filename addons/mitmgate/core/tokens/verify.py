@@ -8,6 +8,7 @@ two look-ups; whether its bearer has its key is looked at each time.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -25,13 +26,14 @@ from mitmgate.core.tokens.claims import principal_of, trust_domain
 from mitmgate.core.tokens.errors import (
     AlgorithmRefused,
     ClaimMalformed,
+    IntrospectionUnavailable,
     IssuerMissing,
     IssuerUnknown,
     KeySetError,
     KeysUnavailable,
     KeyUnknown,
+    RevocationsUnavailable,
     SignatureWrong,
-    TokenError,
     TokenMalformed,
     TokenRevoked,
     TokenTooLarge,
@@ -45,6 +47,8 @@ from mitmgate.core.tokens.keyset import KeySet
 from mitmgate.core.tokens.possession import Possession
 from mitmgate.core.tokens.presented import Presented
 from mitmgate.core.tokens.revocation import Revocations
+
+SECOND_LOOKS = 4  # questions at once about what is under way: who comes in is asked about first
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Verifier:
         self._clock = clock
         self._remember = remember
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._second_looks = asyncio.Semaphore(SECOND_LOOKS)
         self._jws = PyJWS()
 
     async def verify(self, presented: Presented) -> Principal:
@@ -108,23 +113,37 @@ class Verifier:
             await introspector.check(token, principal)
         return principal
 
-    async def revoked(self, token: str, principal: Principal) -> TokenRevoked | None:
-        """Whether a token that was verified when its request came has been revoked since.
+    def listed(self, principal: Principal) -> TokenRevoked | None:
+        """Whether the caller of an exchange that is under way stands in the list of the revoked.
+
+        How long ago its token expired is no matter; a list that cannot be read has nobody.
+        """
+        with suppress(RevocationsUnavailable):
+            try:
+                if self._revocations:
+                    self._revocations.check(principal)
+            except TokenRevoked as e:
+                return e
+        return None
+
+    def asks_about(self, principal: Principal | None) -> bool:
+        """Whether the issuer of this caller's token is asked about it."""
+        return principal is not None and self._introspectors.get(principal.issuer) is not None
+
+    async def inactive(self, token: str, principal: Principal) -> TokenRevoked | None:
+        """Whether the issuer now says that a token, which it was asked about before, is revoked.
 
         One that has only expired, or of which nothing can be learned now, is not revoked.
         """
         introspector = self._introspectors.get(principal.issuer)
-        if self._clock() >= principal.expires:
+        if introspector is None or self._clock() >= principal.expires:
             return None
-        try:
-            if self._revocations:
-                self._revocations.check(principal)
-            if introspector:
-                await introspector.check(token, principal)
-        except TokenRevoked as e:
-            return e
-        except TokenError:
-            return None
+        with suppress(IntrospectionUnavailable):
+            try:
+                async with self._second_looks:
+                    await introspector.check(token, principal)
+            except TokenRevoked as e:
+                return e
         return None
 
     def _recall(self, digest: bytes) -> _Remembered | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 
 class WatchedFile:
@@ -46,7 +49,7 @@ class WatchedFile:
             if stamp == seen:
                 self._stamp = stamp
                 return None
-            with self.path.open("rb") as file:
+            with open_ordinary(self.path) as file:
                 stamp = _stamp(os.fstat(file.fileno()))
                 content = file.read(self._max_bytes + 1)
         except OSError as e:
@@ -57,5 +60,21 @@ class WatchedFile:
         return content
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+def open_ordinary(path: Path) -> BinaryIO:
+    """The file at `path`, for reading. Raises `OSError`, also for a pipe or a device.
+
+    Whoever opens a pipe waits for its writer, and here everybody would wait with them.
+    """
+    file = open(path, "rb", opener=_without_waiting)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -88,6 +88,7 @@ BLOCK: dict[str, Schema] = {
     "type": META,
     "id": META,
     "tool_use_id": META,
+    "name": Kind.CALLED,
     "input": Kind.ARGUMENTS,
     "signature": Kind.BLOB,
     "*": TEXT,
@@ -177,6 +178,15 @@ def ends(event: dict[str, Any]) -> Sequence[Key]:
     return ()
 
 
+def calls(event: dict[str, Any]) -> Sequence[Key]:
+    """A block that calls a tool, from its start to its end."""
+    begun, delta = event.get("content_block"), event.get("delta")
+    called = isinstance(begun, dict) and str(begun.get("type")).endswith("tool_use")
+    if called or (isinstance(delta, dict) and "partial_json" in delta):
+        return [("block", position(event))]
+    return ()
+
+
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
     if key[0] == "event":
         return {**taken(like, ("type",)), **nested(key[1:], text)}
@@ -185,7 +195,9 @@ def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
     return {"type": "content_block_delta", "index": key[1], "delta": delta}
 
 
-STREAM = Stream(framing="sse", schema=schema, key=key, ends=ends, event=event, whole=whole)
+STREAM = Stream(
+    framing="sse", schema=schema, key=key, ends=ends, event=event, calls=calls, whole=whole
+)
 
 ENDPOINTS = (
     Endpoint(

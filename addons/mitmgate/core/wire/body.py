@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mitmgate.core.rules.rule import Where
 from mitmgate.core.wire.arguments import Edit, edit_arguments
+from mitmgate.core.wire.calls import unfold
 from mitmgate.core.wire.document import Document, DocumentError
 from mitmgate.core.wire.schema import Kind, Leaf, Schema, address, leaves
 from mitmgate.core.wire.segment import Segment
@@ -18,6 +19,7 @@ _WHERE: dict[Kind, Where] = {
     Kind.TOOL_CALLS: "tool_calls",
     Kind.TOOL_RESULTS: "tool_results",
 }
+_CALLS: dict[Where, Where] = {"answer": "answer.tool_calls", "prompt": "tool_calls"}
 _JSON = (Kind.ARGUMENTS, Kind.TOOL_CALLS)  # may be JSON inside a string
 
 
@@ -26,6 +28,9 @@ class Body(Protocol):
 
     def segments(self, where: Where) -> list[Segment]:
         """Every text; `where` is the part of those that have no part of their own."""
+
+    def readings(self, where: Where) -> list[Segment]:
+        """Every text, and again what is judged in another form: the arguments of tool calls."""
 
     def edit(self, edit: Edit) -> None:
         """Run every text through `edit`; copies of it in other form (logprobs) are dropped."""
@@ -43,6 +48,12 @@ class Body(Protocol):
     @property
     def coverage(self) -> dict[str, int]:
         """How many strings of each kind there are, for the ledger."""
+
+
+def _part(kind: Kind, where: Where) -> Where:
+    if kind in (Kind.ARGUMENTS, Kind.CALLED):
+        return _CALLS.get(where, where)
+    return _WHERE.get(kind, where)
 
 
 def edit_leaf(
@@ -69,19 +80,35 @@ def edit_leaf(
 
 
 class JsonBody:
-    """A JSON body. Raises `DocumentError` when `raw` is not strict JSON."""
+    """A JSON body. Raises `DocumentError` when `raw` is not strict JSON.
 
-    def __init__(self, raw: bytes, schema: Schema) -> None:
+    `every` looks at names and ids of the protocol as well: in a request, anybody can write there
+    what they like. They are `names`, and no texts.
+    """
+
+    def __init__(self, raw: bytes, schema: Schema, *, every: bool = False) -> None:
         self.document = Document(raw)
         self.size = len(raw)
-        self.leaves = leaves(self.document, schema)
+        found = leaves(self.document, schema, every=every)
+        self.leaves = [leaf for leaf in found if leaf.kind is not Kind.META]
+        self.names = [leaf for leaf in found if leaf.kind is Kind.META]
 
     def segments(self, where: Where, *, keys: bool = True) -> list[Segment]:
         """Every text; `keys` leaves out those that are keys of the document when False."""
         return [
-            Segment(_WHERE.get(leaf.kind, where), address(leaf.path), leaf.text)
+            Segment(_part(leaf.kind, where), address(leaf.path), leaf.text)
             for leaf in self.leaves
             if leaf.kind not in (Kind.BLOB, Kind.COPY) and (keys or leaf.part != "key")
+        ]
+
+    def readings(self, where: Where) -> list[Segment]:
+        """Every text, and the arguments of tool calls one by one and together."""
+        part = _part(Kind.ARGUMENTS, where)
+        return self.segments(where) + [
+            segment
+            for leaf in self.leaves
+            if leaf.kind is Kind.ARGUMENTS and leaf.text
+            for segment in unfold(part, address(leaf.path), leaf.text)
         ]
 
     def edit(self, edit: Edit) -> None:
@@ -113,6 +140,9 @@ class TextBody:
             raise DocumentError("the text is not UTF-8") from None
         self._original = self.text
         self.size = len(raw)
+
+    def readings(self, where: Where) -> list[Segment]:
+        return self.segments(where)
 
     def segments(self, where: Where) -> list[Segment]:
         return [Segment(where, "$", self.text)] if self.text else []

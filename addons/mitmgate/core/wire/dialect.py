@@ -27,6 +27,7 @@ class Stream:
     `schema` may depend on the event (a function of its data). `key` names the channel of a leaf.
     `ends` gives the keys, or prefixes of keys, of the channels that an event ends; `()` is all.
     `event` makes an event that carries `text` on a channel, with `like` to take ids from.
+    `calls` names the tool calls that an event belongs to, by prefixes of their channels' keys.
     `whole` says of an event that no text in it is a piece, not even in a field unknown here.
     `messages` says that no event at all holds pieces: each is a message of its own.
     `default` is whether the server streams when the request does not say; None: it always does.
@@ -37,6 +38,7 @@ class Stream:
     key: Callable[[dict[str, Any], Path], Key]
     ends: Callable[[dict[str, Any]], Sequence[Key]]
     event: Callable[[Key, str, dict[str, Any]], dict[str, Any]]
+    calls: Callable[[dict[str, Any]], Sequence[Key]] = lambda event: ()
     whole: Callable[[dict[str, Any]], bool] = lambda event: False
     messages: bool = False
     default: bool | None = False
@@ -95,6 +97,12 @@ def position(value: dict[str, Any], default: int = 0) -> int:
     if type(index) is not int:
         raise DocumentError("an `index` is not an integer")
     return index
+
+
+def step(value: Any, at: int) -> int:
+    """What `leaves` takes for the place of an object in a list: its `index`, if it has one."""
+    index = value.get("index", at) if isinstance(value, dict) else at
+    return index if type(index) is int else at
 
 
 def nested(path: Path, text: str) -> Any:

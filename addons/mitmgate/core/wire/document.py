@@ -1,9 +1,9 @@
 """JSON read strictly and edited in place.
 
-`Document` parses once with the stdlib and finds every string literal once with a pattern; since
-both go through the text in the same order, the n-th literal is the n-th string of the walk. An
-edit replaces one literal and copies every other byte as it was: numbers keep their digits, keys
-their order, and a document without edits is returned byte for byte.
+`Document` parses once with the stdlib and finds every string literal once; since both go through
+the text in the same order, the n-th literal is the n-th string of the walk. An edit replaces one
+literal and copies every other byte as it was: numbers keep their digits, keys their order, and a
+document without edits is returned byte for byte.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 MAX_STRINGS = 50_000  # each is looked at by every control, and the event loop is shared
 
+_LARGE = 1 << 16  # characters; a pattern that goes through more keeps other threads waiting
 _LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _DIGITS = "-0123456789"  # what a number begins with
 _TO_VALUE = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
@@ -49,6 +50,29 @@ def _literal(text: str, *, ascii_only: bool) -> str:
     return _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", literal)
 
 
+def _literals(text: str) -> list[tuple[int, int]]:
+    """Where the string literals of a JSON text are. It may stop after too many of them."""
+    if len(text) <= _LARGE:
+        return [found.span() for found in _LITERAL.finditer(text)]
+    spans: list[tuple[int, int]] = []
+    start = text.find('"')
+    while start >= 0 and len(spans) <= MAX_STRINGS:
+        end = text.find('"', start + 1)
+        while _is_escaped(text, end):
+            end = text.find('"', end + 1)
+        spans.append((start, end + 1))
+        start = text.find('"', end + 1)
+    return spans
+
+
+def _is_escaped(text: str, at: int) -> bool:
+    """Whether an odd number of backslashes stands before `at`."""
+    before = at - 1
+    while text[before] == "\\":
+        before -= 1
+    return (at - before) % 2 == 0
+
+
 class Document:
     """One JSON document. Raises `DocumentError` unless `raw` is strict JSON in UTF-8.
 
@@ -75,7 +99,7 @@ class Document:
             raise DocumentError("a number is too long") from None
         self._raw = raw
         self._ascii = raw.isascii()
-        self._literals = [m.span() for m in _LITERAL.finditer(self._text)]
+        self._literals = _literals(self._text)
         if len(self._literals) > MAX_STRINGS:
             raise DocumentError(f"it holds more than {MAX_STRINGS} strings")
         self._edits: dict[int, tuple[int, str]] = {}

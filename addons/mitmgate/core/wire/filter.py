@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Channel(Protocol):
@@ -19,7 +19,8 @@ class Channel(Protocol):
 class Filter(Protocol):
     """What an addon does to a stream: judge it (raise), mask it (return other text).
 
-    `masks` says that the text may change, so that copies of it (logprobs) must not go on.
+    `masks` says that the text may change, so that copies of it (logprobs) must not go on. A filter
+    to which tool calls are more than texts is a `CallFilter`.
     """
 
     masks: bool
@@ -29,6 +30,20 @@ class Filter(Protocol):
 
     def whole(self, text: str) -> str:
         """A text that stands in one event as a whole."""
+
+
+@runtime_checkable
+class CallFilter(Protocol):
+    """A filter that judges tool calls by themselves.
+
+    `holds_calls` says that nothing of a call may go on before all of it has been judged.
+    """
+
+    @property
+    def holds_calls(self) -> bool: ...
+
+    def call(self, text: str) -> str:
+        """The name of a tool that is called, or all arguments of a call as they are written."""
 
 
 def finish_all(channels: Sequence[Channel]) -> str:

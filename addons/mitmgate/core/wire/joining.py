@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import groupby
 
 from mitmgate.core.wire.segment import Segment
 
@@ -24,11 +23,14 @@ def joined(segments: Iterable[Segment]) -> list[Segment]:
     """
     known = [segment for segment in segments if segment.text]
     whole: dict[str, list[Segment]] = {}
+    # Not only neighbours: other fields of the parts stand between their texts.
+    parts: dict[tuple[str, str], list[Segment]] = {}
     for segment in known:
         whole.setdefault(segment.where, []).append(segment)
+        parts.setdefault(_container(segment), []).append(segment)
     made = []
-    for container, group in groupby(known, key=_container):
-        made += _together(container[1], list(group), "")
+    for (_, container), group in parts.items():
+        made += _together(container, group, "")
     for each in whole.values():
         made += _together("*", each, "\n")
     return made

@@ -63,7 +63,7 @@ HEAD: dict[str, Schema] = {
 }
 CALL: Schema = {
     "id": META,
-    "function": {"name": TEXT, "arguments": Kind.ARGUMENTS, "*": TEXT},
+    "function": {"name": Kind.CALLED, "arguments": Kind.ARGUMENTS, "*": TEXT},
     "*": TEXT,
 }
 MESSAGE: dict[str, Schema] = {"role": META, "tool_calls": [CALL]}

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mitmgate.core.wire.dialect import Dialect, Endpoint, Key, Stream, nested, position, taken
+from mitmgate.core.wire.dialect import (
+    Dialect,
+    Endpoint,
+    Key,
+    Stream,
+    nested,
+    position,
+    step,
+    taken,
+)
 from mitmgate.core.wire.schema import Kind, Path, Schema
 
 META, TEXT, CHANNEL = Kind.META, Kind.TEXT, Kind.CHANNEL
@@ -138,12 +147,12 @@ CHOICE: dict[str, Schema] = {
 ANSWER_CALL: Schema = {
     "id": META,
     "type": META,
-    "function": {"name": TEXT, "arguments": Kind.ARGUMENTS},
+    "function": {"name": Kind.CALLED, "arguments": Kind.ARGUMENTS},
 }
 ANSWER_MESSAGE: Schema = {
     "role": META,
     "tool_calls": [ANSWER_CALL],
-    "function_call": {"name": TEXT, "arguments": Kind.ARGUMENTS},
+    "function_call": {"name": Kind.CALLED, "arguments": Kind.ARGUMENTS},
     "audio": {"id": META, "data": Kind.BLOB},
 }
 CHAT_ANSWER: Schema = {**HEAD, "choices": [{**CHOICE, "message": ANSWER_MESSAGE}]}
@@ -179,6 +188,22 @@ def chat_ends(event: dict[str, Any]) -> Sequence[Key]:
     ]
 
 
+def chat_calls(event: dict[str, Any]) -> Sequence[Key]:
+    choices = event.get("choices")
+    found: list[Key] = []
+    for at, choice in enumerate(choices if isinstance(choices, list) else ()):
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if not isinstance(delta, dict):
+            continue
+        place = ("choices", step(choice, at), "delta")
+        called = delta.get("tool_calls")
+        for number, call in enumerate(called if isinstance(called, list) else ()):
+            found.append((*place, "tool_calls", step(call, number)))
+        if delta.get("function_call") is not None:
+            found.append((*place, "function_call"))
+    return found
+
+
 _EVENT_HEAD = ("id", "object", "model")
 
 
@@ -193,7 +218,7 @@ def chat_event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
     return {**taken(like, _EVENT_HEAD), **when, **made}
 
 
-FRAGMENTS: Schema = {"name": TEXT, "arguments": Kind.FRAGMENT}
+FRAGMENTS: Schema = {"name": Kind.CALLED, "arguments": Kind.FRAGMENT}
 
 
 def pieces(value: Any) -> Schema:
@@ -221,6 +246,7 @@ CHAT_STREAM = Stream(
     key=chat_key,
     ends=chat_ends,
     event=chat_event,
+    calls=chat_calls,
 )
 PROMPT_STREAM = Stream(
     framing="sse",

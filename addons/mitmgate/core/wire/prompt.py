@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mitmgate.core.wire.body import JsonBody
+from mitmgate.core.wire.calls import calls
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.document import DocumentError
+from mitmgate.core.wire.files import files
 from mitmgate.core.wire.joining import joined
 from mitmgate.core.wire.media import form
-from mitmgate.core.wire.schema import Kind, Schema, lookalike
+from mitmgate.core.wire.schema import Kind, Schema, address, lookalike
 from mitmgate.core.wire.segment import Segment
+from mitmgate.core.wire.surroundings import fetches, numbers, query
 
 # Fields that put text before the model in a form that no rule can read.
 _OPAQUE = ("prompt_embeds", "prompt_token_ids", "input_ids", "context")
@@ -38,6 +42,14 @@ _NAMED: dict[str, Schema] = dict.fromkeys(
 )
 
 
+# Names and ids of which every request is full.
+_WORDS = frozenset(
+    "user assistant system developer tool function text image_url input_text output_text message "
+    "function_call function_call_output tool_use tool_result image document base64 auto float "
+    "ephemeral 2.0".split()
+)
+
+
 class PromptError(Exception):
     """A request that cannot be read and so cannot be judged. `code` is stable, `status` HTTP."""
 
@@ -49,13 +61,17 @@ class PromptError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A parsed request. `body` is None for an endpoint that takes none."""
+    """A parsed request. `body` is None for an endpoint that takes none.
+
+    `asides` are the arguments of its tool calls, its files and the addresses in it.
+    """
 
     endpoint: Endpoint
     target: str
     body: JsonBody | None
     model: str | None
     streams: bool
+    asides: Sequence[Segment] = ()
 
     def segments(self) -> list[Segment]:
         """Every text of the request, the path with its query first."""
@@ -63,9 +79,20 @@ class Prompt:
         return [path, *(self.body.segments("prompt") if self.body else ())]
 
     def readings(self) -> list[Segment]:
-        """Every text, and again what stands apart here and together before the model."""
-        texts = self.body.segments("prompt", keys=False) if self.body else []
-        return self.segments() + joined(texts)
+        """All that is judged: every text, and again in each form in which it takes effect.
+
+        What stands apart here stands together before the model; the arguments of a tool call are
+        a command; a file has text in it. Names and ids of the protocol are texts to a rule.
+        """
+        found = [*self.segments(), *query(self.target)]
+        if self.body:
+            found += joined(self.body.segments("prompt", keys=False))
+            found += [
+                Segment("prompt", address(leaf.path), leaf.text)
+                for leaf in self.body.names
+                if leaf.text not in _WORDS
+            ]
+        return [*found, *self.asides]
 
     @property
     def canonical(self) -> Any:
@@ -89,7 +116,8 @@ def read_prompt(endpoint: Endpoint, target: str, content_type: str, raw: bytes) 
             415, "media_type_unsupported", f"Send application/json in UTF-8, not {content_type!r}."
         )
     try:
-        body = JsonBody(raw, endpoint.request)
+        body = JsonBody(raw, endpoint.request, every=True)
+        asides = _asides(body.document.data, endpoint)
     except DocumentError as e:
         raise PromptError(400, "body_unreadable", f"The request body is refused: {e}.") from None
     data = body.document.data
@@ -105,7 +133,12 @@ def read_prompt(endpoint: Endpoint, target: str, content_type: str, raw: bytes) 
     stream = data.get("stream")
     if endpoint.stream and (stream is None or endpoint.stream.default is None):
         stream = endpoint.stream.default is not False
-    return Prompt(endpoint, target, body, model, stream is True)
+    return Prompt(endpoint, target, body, model, stream is True, asides)
+
+
+def _asides(data: Any, endpoint: Endpoint) -> Sequence[Segment]:
+    in_text = endpoint.dialect.name == "tgi"  # makes Markdown of pictures, and fetches from it
+    return [*calls(data), *files(data), *fetches(data, in_text=in_text), *numbers(data)]
 
 
 def _refuse_opaque(data: dict[str, Any], endpoint: Endpoint) -> None:

@@ -6,6 +6,7 @@ leave out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,11 @@ def output(value: Any) -> Schema:
         "call_id": META,
         "status": META,
         "role": META,
+        "name": Kind.CALLED,
         "arguments": Kind.ARGUMENTS,
         "input": Kind.ARGUMENTS,
+        "action": Kind.ARGUMENTS,
+        "operation": Kind.ARGUMENTS,
         "encrypted_content": Kind.BLOB,
         "result": Kind.BLOB if kind == "image_generation_call" else TEXT,
         "content": [OUTPUT_PART],
@@ -105,6 +109,7 @@ _WHOLE = (
     ".searching .interpreting .generating .partial_image"
 )
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
+_CALLING = re.compile(r"_call[._]")  # function_call_arguments, web_search_call, ...
 _NUMBERS = ("output_index", "content_index", "summary_index", "sequence_number")
 
 
@@ -129,6 +134,7 @@ def schema(event: Any) -> Schema:
         return {**head, "delta": piece, "logprobs": Kind.COPY}
     return {
         **head,
+        "name": Kind.CALLED,
         "arguments": Kind.ARGUMENTS,
         "input": Kind.ARGUMENTS,
         "logprobs": Kind.COPY,
@@ -168,6 +174,18 @@ def ends(event: dict[str, Any]) -> Sequence[Key]:
     return ()
 
 
+def calls(event: dict[str, Any]) -> Sequence[Key]:
+    """An item that calls a tool, from when it is added until it is done."""
+    kind, item = _type(event), event.get("item")
+    if kind in ("response.output_item.added", "response.output_item.done"):
+        if not isinstance(item, dict) or not str(item.get("type")).endswith("_call"):
+            return ()
+        if event.get("output_index") is None:
+            return [(str(item.get("id") or item.get("call_id") or ""),)]
+        return [(_place(event),)]
+    return [(_place(event),)] if _CALLING.search(kind) else ()
+
+
 def event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
     """A delta like the last one of the channel, with nothing of what that one said."""
     return {**taken(like, ("type", "item_id", *_NUMBERS)), **nested(key[5:], text)}
@@ -179,6 +197,7 @@ STREAM = Stream(
     key=key,
     ends=ends,
     event=event,
+    calls=calls,
     whole=whole,
     error=stream_error,
 )

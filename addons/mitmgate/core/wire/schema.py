@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     COVERED = "covered"  # stands inside something that is read, or dropped, as one
     COPY = "logprobs"  # repeats text in pieces too small to mask: dropped where text is masked
     TEXT = "text"  # whole text
+    CALLED = "called"  # the name of a tool that an answer calls
     CHANNEL = "channel"  # one piece of a text that runs through a stream
     ARGUMENTS = "arguments"  # a tool call's arguments: JSON, inside a string or as it stands
     FRAGMENT = "fragment"  # one piece of ARGUMENTS that runs through a stream
@@ -56,21 +57,27 @@ class Leaf:
 # What the schema says a string is, it has to look like, or it is text like any other.
 _PASSED = (Kind.META, Kind.COVERED)
 _ANY = re.compile("(?s).*")
+_LONG = re.compile(r"(?a)(?:data:[\w.;=/+-]{0,100};base64,)?[\w+/\r\n-]{64,}={0,2}[\r\n]*")
 _TRUE_TO = {
     Kind.META: re.compile(r"(?a)[\w.:/+ -]{0,200}"),
     Kind.BLOB: re.compile(r"(?a)(?:data:[\w.;=/+-]{0,100};base64,)?[\w+/=\s-]*"),
 }
 
 
-def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> list[Leaf]:
+def leaves(
+    document: Document, schema: Schema, unknown: Kind = Kind.TEXT, *, every: bool = False
+) -> list[Leaf]:
     """Every string of `document` that is not META, in order, with the keys not named in `schema`.
 
     `unknown` is the kind of what the schema does not name. In an array whose objects carry an
-    integer `index`, that is their step in the path, since a stream sends them one by one. Raises
-    `DocumentError` for a document nested too deeply to be walked.
+    integer `index`, that is their step in the path, since a stream sends them one by one. With
+    `every`, META is there too, and a BLOB that is no payload, or too short for one, is text.
+    Raises `DocumentError` for a document nested too deeply to be walked.
     """
     found: list[Leaf] = []
     literal = 0
+    passed = (Kind.COVERED,) if every else _PASSED
+    silent = passed if every else (*_PASSED, Kind.BLOB)  # whose keys are no text
 
     def walk(value: Any, node: Schema, path: Path) -> None:
         nonlocal literal
@@ -78,9 +85,10 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
             node = node(value)
         if isinstance(value, str):
             kind = node if isinstance(node, Kind) else unknown
-            if not _TRUE_TO.get(kind, _ANY).fullmatch(value):
+            form = _LONG if every and kind is Kind.BLOB else _TRUE_TO.get(kind, _ANY)
+            if not form.fullmatch(value):
                 kind = Kind.TEXT
-            if kind not in _PASSED:
+            if kind not in passed:
                 found.append(Leaf(kind, path, literal, value))
             literal += 1
         elif isinstance(value, dict):
@@ -89,7 +97,7 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
             for key, item in value.items():
                 inner = named.get(key, named.get("*", below))
                 here = (*path, key)
-                if key not in named and inner not in (*_PASSED, Kind.BLOB):
+                if key not in named and inner not in silent:
                     found.append(Leaf(_whole(inner, unknown), here, literal, key, "key"))
                 elif inner is Kind.COPY:
                     if item and item is not True and not isinstance(item, str):
@@ -123,7 +131,8 @@ def leaves(document: Document, schema: Schema, unknown: Kind = Kind.TEXT) -> lis
 def _whole(schema: Schema, unknown: Kind) -> Kind:
     """The kind of a key: whole text, even where the value beside it is a piece of a channel."""
     kind = schema if isinstance(schema, Kind) else unknown
-    return Kind.TEXT if kind in (Kind.CHANNEL, Kind.FRAGMENT, Kind.ARGUMENTS) else kind
+    pieces = (Kind.CHANNEL, Kind.FRAGMENT, Kind.ARGUMENTS, Kind.BLOB)
+    return Kind.TEXT if kind in pieces else kind
 
 
 def lookalike(value: Any, schema: Schema) -> str | None:

@@ -9,8 +9,13 @@ from mitmgate.core.rules.rule import Where
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`address` reads like `messages[2].content`; `where` is the word rules use for its part."""
+    """`address` reads like `messages[2].content`; `where` is the word rules use for its part.
+
+    `name` is what a rule may ask for within that part: a header's name, the path (RFC 6901) of
+    an argument in a tool call; `ANY` for text of which nobody can tell.
+    """
 
     where: Where
     address: str
     text: str
+    name: str = ""

@@ -4,12 +4,11 @@ Every event is parsed once. Its pieces of text run through the filters of their 
 filter with its own state per channel, and the event is encoded once, untouched events as the very
 bytes that came. What filters hold back is released before the event that ends its channel, or at
 the end of the stream. Tool-call arguments are held until the call is complete and filtered as the
-JSON they are.
+JSON they are; a filter that judges calls may have every event of a call held with them.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Sequence, Set
@@ -22,8 +21,10 @@ from mitmgate.core.wire.arguments import edit_arguments
 from mitmgate.core.wire.body import edit_leaf
 from mitmgate.core.wire.dialect import Key, Stream
 from mitmgate.core.wire.document import Document, DocumentError
-from mitmgate.core.wire.filter import Channel, Filter, finish_all
+from mitmgate.core.wire.filter import CallFilter, Channel, Filter, finish_all
 from mitmgate.core.wire.framing import Frame, FramingError
+from mitmgate.core.wire.holdback import HeldTooMuch, Holdback
+from mitmgate.core.wire.plain import StreamError, TextStream
 from mitmgate.core.wire.schema import Kind
 
 MAX_ARGUMENTS = 4 << 20
@@ -34,10 +35,6 @@ _QUIET = re.compile(rb"event: ?[a-z_.]{1,64}[\r\n]*")
 _WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _BREAK = re.compile(rb"[\r\n]+")
 _BLANK = b" \t\r\n\f\v\0\xef\xbb\xbf"  # and a byte order mark, which some readers pass over
-
-
-class StreamError(Exception):
-    """A stream that cannot be read. What was not sent yet must not be."""
 
 
 __all__ = ["Channel", "EventStream", "Filter", "StreamError", "TextStream"]
@@ -53,6 +50,10 @@ class EventStream:
         self._stream = stream
         self._filters = filters
         self._masks = any(each.masks for each in filters)
+        self._holds_calls = any(
+            isinstance(each, CallFilter) and each.holds_calls for each in filters
+        )
+        self._holdback = Holdback()
         self._reader = framing.reader(stream.framing)
         self._channels: dict[Key, list[Channel]] = {}
         self._fragments: dict[Key, list[str]] = {}
@@ -64,7 +65,7 @@ class EventStream:
     def feed(self, data: bytes) -> list[bytes]:
         try:
             return [piece for frame in self._reader.feed(data) for piece in self._event(frame)]
-        except (FramingError, DocumentError) as e:
+        except (FramingError, DocumentError, HeldTooMuch) as e:
             raise StreamError(str(e)) from None
 
     def finish(self) -> list[bytes]:
@@ -72,8 +73,10 @@ class EventStream:
         try:
             frames = list(self._reader.finish())
             last = [piece for frame in frames for piece in self._event(frame)]
-            held = self._end([()])
-        except (FramingError, DocumentError) as e:
+            if self._holdback.open:
+                raise StreamError("the stream ended within a tool call")
+            held = self._ended_now([()])
+        except (FramingError, DocumentError, HeldTooMuch) as e:
             raise StreamError(str(e)) from None
         if held and last:
             last[-1] = self._reader.close(last[-1])
@@ -88,15 +91,19 @@ class EventStream:
         if frame.data == b"null":  # what llama.cpp begins with when there are two prompts
             return [self._encode(frame, frame.data if edited else None)]
         if frame.data.strip() == b"[DONE]":
-            return [*self._end([()]), self._encode(frame, frame.data if edited else None)]
+            return [*self._ended_now([()]), self._encode(frame, frame.data if edited else None)]
         document = self._read(frame.data)
         if document is None:
             return [self._encode(frame, self._plain(frame.data, edited=edited))]
         if not isinstance(document.data, dict):
             raise StreamError("an event of the stream is not a JSON object")
-        before = self._json(document, document.data)
+        event = document.data
+        calls = frozenset(self._stream.calls(event)) if self._holds_calls else frozenset()
+        self._holdback.open |= calls
+        before = self._json(document, event, calls)
         edited = edited or document.edited
-        return [*before, self._encode(frame, document.encode() if edited else None)]
+        data = self._encode(frame, document.encode() if edited else None)
+        return [*before, *self._holdback.hold(calls, data)]
 
     def _encode(self, frame: Frame, data: bytes | None) -> bytes:
         return frame.raw if data is None else self._reader.encode(data, like=frame)
@@ -123,24 +130,33 @@ class EventStream:
         except DocumentError:
             return None
 
-    def _json(self, document: Document, event: dict[str, Any]) -> list[bytes]:
-        """Filter an event in place. Returns what is released before it."""
+    def _json(
+        self, document: Document, event: dict[str, Any], calls: frozenset[Key]
+    ) -> list[bytes]:
+        """Filter an event of `calls` in place. Returns what is released before it."""
         found = self._stream.leaves(document)
         keys = {
             leaf.index: self._stream.key(event, leaf.path) for leaf in found if leaf.kind in _PIECES
         }
         final = {key: index for index, key in keys.items()}  # a channel may stand here twice
         ends = list(self._stream.ends(event))
-        before = self._end(ends, keep=final.keys())
+        if self._holdback.open and _fails(event):
+            self._drop_calls()
+        before = self._ended_now(ends, keep=final.keys())
+        held = calls & self._holdback.open
         for leaf in found:
             self.coverage[leaf.kind.value] = self.coverage.get(leaf.kind.value, 0) + 1
             key = keys.get(leaf.index)
             if key is None:
-                edit_leaf(document, leaf, self._whole, self._arguments, drop=self._masks)
+                edit = self._called if leaf.kind is Kind.CALLED else self._whole
+                edit_leaf(document, leaf, edit, self._arguments, drop=self._masks)
                 continue
             last = final[key] == leaf.index and any(key[: len(end)] == end for end in ends)
             piece = self._fragment if leaf.kind is Kind.FRAGMENT else self._piece
             text = piece(key, leaf.text, event, last=last)
+            if held and text and leaf.kind is Kind.CHANNEL and not self._holdback.of(key):
+                before.append(self._made(key, text, event))  # it does not wait for the call
+                text = ""
             if text != leaf.text:
                 document.replace(leaf.index, text)
         return before
@@ -186,20 +202,42 @@ class EventStream:
     def _arguments(self, text: str) -> str:
         """A whole tool call: judged as it is written, masked as the JSON that it is."""
         for each in self._filters:
-            text = edit_arguments(text, each.whole) if each.masks else each.whole(text)
+            text = edit_arguments(text, each.whole) if each.masks else _heard(each, text)
+        return text
+
+    def _called(self, text: str) -> str:
+        for each in self._filters:
+            text = each.whole(text) if each.masks else _heard(each, text)
         return text
 
     def _whole(self, text: str) -> str:
         return reduce(lambda carried, each: each.whole(carried), self._filters, text)
 
-    def _end(self, ends: Sequence[Key], keep: Set[Key] = frozenset()) -> list[bytes]:
+    def _ended_now(self, ends: Sequence[Key], keep: Set[Key] = frozenset()) -> list[bytes]:
+        """End channels and the calls they belong to. Returns what may go on now."""
+        out = []
+        for key, event in self._end(ends, keep):
+            out += self._holdback.hold(self._holdback.of(key), event)
+        self._holdback.end(ends)
+        return [*out, *self._holdback.release()]
+
+    def _drop_calls(self) -> None:
+        """The model failed within calls: they will not be complete, and nobody is to see them."""
+        for call in self._holdback.drop():
+            for key in [k for k in self._like if k[: len(call)] == call]:
+                del self._like[key]
+                self._held -= sum(map(len, self._fragments.pop(key, [])))
+                self._channels.pop(key, None)
+                self._ended.add(key)
+
+    def _end(self, ends: Sequence[Key], keep: Set[Key] = frozenset()) -> list[tuple[Key, bytes]]:
         """End channels: what they hold, as events. Those in `keep` end with the event at hand."""
         out = []
         for end in ends:
             for key in [k for k in self._like if k[: len(end)] == end and k not in keep]:
                 like = self._like[key]
                 if text := self._close(key):
-                    out.append(self._made(key, text, like))
+                    out.append((key, self._made(key, text, like)))
         return out
 
     def _made(self, key: Key, text: str, like: dict[str, Any]) -> bytes:
@@ -222,26 +260,11 @@ class EventStream:
         return masked.encode("utf-8") if edited or masked != text else None
 
 
-class TextStream:
-    """The way of a plain-text answer that comes in pieces: one channel."""
+def _heard(each: Filter, text: str) -> str:
+    return each.call(text) if isinstance(each, CallFilter) else each.whole(text)
 
-    def __init__(self, filters: Sequence[Filter]) -> None:
-        self._channels = [each.channel() for each in filters]
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self.coverage: dict[str, int] = {"channel": 1}
 
-    def feed(self, data: bytes) -> list[bytes]:
-        text = self._decode(data, final=False)
-        text = reduce(lambda carried, channel: channel.feed(carried), self._channels, text)
-        return [text.encode("utf-8")] if text else []
-
-    def finish(self) -> list[bytes]:
-        self._decode(b"", final=True)
-        text = finish_all(self._channels)
-        return [text.encode("utf-8")] if text else []
-
-    def _decode(self, data: bytes, *, final: bool) -> str:
-        try:
-            return self._decoder.decode(data, final)
-        except UnicodeDecodeError:
-            raise StreamError("the text of the answer is not UTF-8") from None
+def _fails(event: dict[str, Any]) -> bool:
+    """Whether an event says that the model server has given up."""
+    failed = event.get("type") in ("error", "response.failed")
+    return failed or event.get("error") is not None
