@@ -12,11 +12,28 @@ from typing import Any
 import pytest
 
 import bench.__main__
-from bench import corpus, report
+from bench import corpus, report, stalls
 from bench.figures import Effort, Figure, Section, medians
 
-TINY = Effort(rounds=1, prompts=1, bodies=2, deltas=200, tokens=2, rules=20, recognizers=26)
-PARTS = {"rules": 7, "masking": 8, "streams": 20, "tokens": 6}  # and how many figures each has
+TINY = Effort(
+    rounds=1,
+    prompts=1,
+    bodies=2,
+    deltas=200,
+    tokens=2,
+    rules=20,
+    recognizers=26,
+    large=20_000,
+    seconds=0.2,
+    turns=1,
+)
+PARTS = {
+    "rules": 7,
+    "masking": 8,
+    "streams": 20,
+    "tokens": 6,
+    "stalls": 10,
+}  # and how many figures each has
 FIGURE = {"name", "unit", "measured", "naive", "target", "ratio", "met"}
 
 
@@ -110,6 +127,19 @@ def test_a_missed_target_shows_in_the_table() -> None:
     assert slow.split() == ["slow", "20", "100", "5.0x", "10", "NO", "us"]
     assert fast.split() == ["fast", "1", "us"]
     assert report.tail([section]).startswith("0 of 1 targets met")
+
+
+def test_large_prompts_are_as_large_as_they_say() -> None:
+    for bodies in (stalls.prose(50_000), stalls.adversarial(50_000)):
+        for body in bodies:
+            text = json.loads(body)["messages"][0]["content"]
+            assert 49_000 < len(text) <= 50_000
+
+
+def test_what_large_prompts_add_is_told_from_what_was_there() -> None:
+    taken = stalls.Taken({"": [float(n) for n in range(101)], "prose": [200.0] * 101})
+    assert (taken.p50(""), taken.p99("")) == (50, 99)
+    assert taken.added("prose") == 101
 
 
 def test_texts_are_the_same_in_every_run_and_others_in_every_round() -> None:

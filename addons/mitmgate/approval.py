@@ -350,6 +350,8 @@ def _passages(texts: Iterable[Segment], risky: Iterable[Finding]) -> list[Passag
     shown: dict[tuple[str, str], Passage] = {}
     for segment in texts:
         found = tuple(marks.get(segment.address, ()))
+        if segment.where == "headers":  # no hold rule looks at them
+            continue
         if not found and ("*" in segment.address or segment.address == "$"):
             continue
         shown.setdefault(

@@ -1,7 +1,7 @@
-"""The console: /healthz and /readyz for whoever runs the gate, /metrics for Prometheus.
+"""The console: the approvers' pages and API, /healthz and /readyz, /metrics for Prometheus.
 
-A small Tornado server on its own address. It shows no prompt, no answer and no caller, so it asks
-nobody to sign in; bind it where only operators reach it.
+A small Tornado server on its own address; `mitmgate.web` has the pages. Health and metrics ask
+nobody to sign in, so bind it where only operators, Prometheus and approvers reach it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from mitmproxy import ctx, exceptions, http
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mitmgate import metrics
+from mitmgate.desk import Desk
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon
 from mitmgate.tripwire import Tripwire
+from mitmgate.web import Web
 
 logger = logging.getLogger(__name__)
+
+BODY_LIMIT = 64 << 10  # bytes; the largest that anybody sends is a token or a reason
+SLOW = 10.0  # seconds that a body may take
+IDLE = 120.0  # seconds that a connection may stay open without a request
 
 
 class Console(GateAddon):
@@ -31,6 +37,7 @@ class Console(GateAddon):
 
     def __init__(self) -> None:
         self._server: tornado.httpserver.HTTPServer | None = None
+        self._web: Web | None = None
         self._sockets: list[socket.socket] = []
 
     def configure(self, updated: set[str]) -> None:
@@ -57,7 +64,15 @@ class Console(GateAddon):
 
     def running(self) -> None:
         if self._sockets and self._server is None:
-            self._server = tornado.httpserver.HTTPServer(self._application())
+            self._web = Web(Desk.of(ctx.master))
+            routes = [("/healthz", Alive), ("/readyz", Ready), ("/metrics", Metrics)]
+            self._server = tornado.httpserver.HTTPServer(
+                self._web.application(routes),
+                max_body_size=BODY_LIMIT,
+                max_buffer_size=2 * BODY_LIMIT,
+                body_timeout=SLOW,
+                idle_connection_timeout=IDLE,
+            )
             self._server.add_sockets(self._sockets)
             host, port = self._sockets[0].getsockname()[:2]
             logger.info("console listening at http://%s:%d", host, port)
@@ -77,25 +92,18 @@ class Console(GateAddon):
         for name, count in exchange.verdict.masked.items():
             metrics.MASKED.labels(name).inc(count)
         for finding in exchange.verdict.findings:
-            metrics.FINDINGS.labels(finding.rule.id, finding.view).inc()
+            mode = finding.rule.mode or "enforce"
+            metrics.FINDINGS.labels(finding.rule.id, mode, finding.view).inc()
 
     def _close(self) -> None:
+        if self._web:
+            self._web.close()
         if self._server:
             self._server.stop()
         else:
             for each in self._sockets:
                 each.close()
-        self._server, self._sockets = None, []
-
-    def _application(self) -> tornado.web.Application:
-        return tornado.web.Application(
-            [
-                ("/healthz", Alive),
-                ("/readyz", Ready),
-                ("/metrics", Metrics),
-            ],
-            log_function=lambda handler: None,
-        )
+        self._server, self._web, self._sockets = None, None, []
 
 
 class Page(tornado.web.RequestHandler):

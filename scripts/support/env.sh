@@ -126,6 +126,14 @@ install_packages() { # EXTRAS, one a line
         logged npm install --prefix "$VENV/issuer" --no-package-lock --ignore-scripts \
             --no-audit --no-fund || return 1
     fi
+    if printf '%s\n' "$1" | grep -qx browser && ! [ -x /usr/bin/chromium ]; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            logged apt-get update && logged apt-get install -y --no-install-recommends chromium \
+                || return 1
+        else
+            echo "mitmgate: chromium is missing: tests marked browser need /usr/bin/chromium" >&2
+        fi
+    fi
     { fingerprint; printf '%s\n' "$1"; } >"$STAMP"
 }
 

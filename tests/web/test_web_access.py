@@ -360,6 +360,7 @@ async def test_our_own_origin_is_accepted(site: Any) -> None:
         ("evil.example", 421),
         ("approvals.example.com.evil.example", 421),
         ("localhost.evil.example", 421),
+        ("evil.example:x", 421),
         ("", 421),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mitmgate.core.holds import NotApprover
 from mitmgate.core.tokens import TokenError
 from mitmgate.web import events
 
@@ -101,6 +102,19 @@ async def test_errors_have_a_code_and_the_right_status(site: Any) -> None:
         assert answer.headers["content-type"].startswith("application/json")
         assert answer.json()["error"]["message"]
     assert site.store.get(pending.id).state == "pending"
+
+
+async def test_rules_that_change_under_the_approver_hide_the_hold(site: Any) -> None:
+    hold = site.hold()
+
+    async def decide(*_: object) -> None:
+        raise NotApprover(f"idp:ann is not among the approvers of {hold.id}")
+
+    site.approvals.decide = decide
+    answer = await site.client("tok-ann").post(
+        f"/api/holds/{hold.id}/approve", json={"reason": "x"}
+    )
+    assert answer.status_code == 404
 
 
 async def test_bad_requests(site: Any) -> None:

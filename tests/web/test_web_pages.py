@@ -40,6 +40,15 @@ async def test_a_hold_shows_its_prompt_with_what_was_matched_marked(site: Any) -
     assert "You are a bank." not in page.split('<details class="conversation">')[0]
 
 
+async def test_what_is_no_conversation_is_folded_apart(site: Any) -> None:
+    passages = [Passage("prompt", "m", "wire"), Passage("headers", "headers.user-agent", "curl")]
+    page = (await (await site.signed_in()).get(f"/holds/{site.hold(passages=passages).id}")).text
+    first, second = page.split('<details class="conversation">')[1:]
+    assert "The whole conversation, 1 text" in first
+    assert "curl" not in first
+    assert "headers.user-agent" in second
+
+
 async def test_a_long_prompt_is_folded_around_what_was_matched(site: Any) -> None:
     text = f"{'a' * 5000} wire {'b' * 5000}"
     page = (await (await site.signed_in()).get(f"/holds/{site.hold(text).id}")).text

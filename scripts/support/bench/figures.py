@@ -27,10 +27,23 @@ class Effort:
     tokens: int
     rules: int = 500
     recognizers: int = 40
+    large: int = 10_000_000  # characters of a large prompt
+    seconds: float = 5.0  # of each turn of small requests beside it
+    rate: float = 40.0  # small requests a second
+    turns: int = 2
 
 
 FULL = Effort(rounds=9, prompts=16, bodies=48, deltas=6000, tokens=300)
-QUICK = Effort(rounds=3, prompts=6, bodies=16, deltas=2000, tokens=60)
+QUICK = Effort(
+    rounds=3,
+    prompts=6,
+    bodies=16,
+    deltas=2000,
+    tokens=60,
+    large=400_000,
+    seconds=0.8,
+    turns=1,
+)
 
 
 @dataclass(frozen=True, slots=True)

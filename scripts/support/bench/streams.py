@@ -14,7 +14,7 @@ from mitmgate.core.masking import Masker
 from mitmgate.core.wire.filter import Filter
 from mitmgate.core.wire.openai import CHAT_STREAM
 from mitmgate.core.wire.stream import EventStream
-from mitmgate.masker import _StreamMask
+from mitmgate.masker import StreamMask
 
 WINDOW = 128  # characters that the naive stream holds back, always
 DELTA_LIMIT = 10.0  # us of masking
@@ -125,7 +125,7 @@ def _events(name: str, streams: list[Deltas], used: Recognizers) -> list[Figure]
         each = _each(
             [said(deltas, form) for deltas in streams],
             {
-                "gate": through(lambda: _StreamMask(used.masker, {})),
+                "gate": through(lambda: StreamMask(used.masker, {})),
                 "bare": through(_Unmasked),
                 "naive": naive,
             },

@@ -125,11 +125,14 @@ def test_without_hyperscan_the_findings_are_the_same(make: Make, monkeypatch: py
         dict(match="q", id="x", hit="q"),
     ]
     fast = make(*entries)
+    assert fast.prefiltered
+    texts = ("forbidden", "une École", "f\u200borbidden q", "", "neither")
+    wanted = [fast.scan(prompt(text), BOB) for text in texts]
+    fast._prefilter.ready()
     monkeypatch.setattr(prefiltering, "hyperscan", None)
     slow = make(*entries)
-    assert (fast.prefiltered, slow.prefiltered) == (True, False)
-    for text in ("forbidden", "une École", "f\u200borbidden q", "", "neither"):
-        assert fast.scan(prompt(text), BOB) == slow.scan(prompt(text), BOB)
+    assert not slow.prefiltered
+    assert [slow.scan(prompt(text), BOB) for text in texts] == wanted
 
 
 def test_many_threads_share_a_matcher(make: Make):

@@ -111,6 +111,8 @@ def test_findings_are_those_of_a_plain_search(matches: list[str], texts: list[st
         segment = Segment("prompt", "x", text)
         found = matcher.scan([segment], None)
         key = [(f.rule.match, f.view, f.start, f.end, f.text) for f in found]
+        if any(f.view == "timeout" for f in found):
+            continue  # such a pattern is refused when rules load
         wanted = [
             (f.rule.match, f.view, f.start, f.end, f.text) for f in plainly(patterns, segment)
         ]
