@@ -213,7 +213,7 @@ async def test_an_issuer_that_is_down_is_no_trouble_to_the_others(two, es256):
     known = es256.token(iat=now, exp=now + 60)
     assert (await identity.verifier.verify(Presented(known))).issuer == "idp"
     down = es256.token(iat=now, exp=now + 60, iss="https://far.example.com")
-    with pytest.raises(KeysUnavailable, match="far has no key .*: http://127"):
+    with pytest.raises(KeysUnavailable, match=r"far has no key .*: http://127"):
         await identity.verifier.verify(Presented(down))
 
 

@@ -404,7 +404,7 @@ class TestVerifierWithRemoteKeys:
     async def test_an_issuer_that_is_down(self, verify, remote, source, es256):
         source.error = KeySetError("src", "answered 500")
         await remote.start()
-        with pytest.raises(KeysUnavailable, match="idp has no key .*: src: answered 500"):
+        with pytest.raises(KeysUnavailable, match=r"idp has no key .*: src: answered 500"):
             await verify(es256.token())
 
     @pytest.mark.parametrize("seen", [False, True])

@@ -6,11 +6,15 @@ cannot be imported every rule is a candidate, which is the same answer, slower.
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import batched
 from typing import Any
+
+from mitmgate.core.matching import kept
 
 hyperscan: Any
 try:
@@ -18,6 +22,7 @@ try:
 except ImportError:  # no wheel for this platform
     hyperscan = None
 
+DEAR = 0.2  # seconds; what took less to make is not kept
 GROUP = 32  # patterns in one scan for ends: a small database is quick, and most are not needed
 MOST_ENDS = 1000  # noted in one scan, 0.2 ms; where there are more, whole texts are searched
 
@@ -30,6 +35,12 @@ def _compiled(
 
     Databases are read only, so that all who ask for the same patterns may share one.
     """
+    key = hashlib.sha256(
+        repr((hyperscan.__version__, patterns, flags, sorted(once))).encode()
+    ).hexdigest()
+    if (database := _kept(key)) is not None:
+        return database
+    begun = time.monotonic()
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     try:
         database.compile(
@@ -42,6 +53,21 @@ def _compiled(
         )
     except hyperscan.error as e:
         raise ValueError(str(e)) from None
+    if time.monotonic() - begun > DEAR:
+        kept.keep(key, hyperscan.dumpb(database))
+    return database
+
+
+def _kept(key: str) -> Any:
+    """A database that was made before, for this Hyperscan on this processor; None without one."""
+    content = kept.read(key)
+    if content is None:
+        return None
+    try:
+        database = hyperscan.loadb(content, hyperscan.HS_MODE_BLOCK)
+        hyperscan.Scratch(database)  # refuses one for another processor
+    except hyperscan.error:
+        return None
     return database
 
 

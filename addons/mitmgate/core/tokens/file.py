@@ -192,9 +192,7 @@ class Issuer(Model):
     @pydantic.model_validator(mode="after")
     def _is_known_by_something(self) -> Issuer:
         if self.id == "os":
-            raise ValueError(
-                "the id os is that of this machine's own users, who decide about holds"
-            )
+            raise ValueError("os is the id of this machine's own users, who may decide about holds")
         if self.issuer is None and self.trust_domain is None:
             raise ValueError("give issuer, the token's iss (trust_domain alone is for SPIFFE)")
         if self.trust_domain is not None and self.subject_claim != "sub":
