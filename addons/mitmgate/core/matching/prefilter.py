@@ -24,7 +24,8 @@ except ImportError:  # no wheel for this platform
 
 DEAR = 0.2  # seconds; what took less to make is not kept
 GROUP = 32  # patterns in one scan for ends: a small database is quick, and most are not needed
-MOST_ENDS = 1000  # noted in one scan, 0.2 ms; where there are more, whole texts are searched
+MOST_ENDS = 1000  # noted in one scan, 0.2 ms, or one for 256 bytes; where there are more, whole
+# texts are searched
 
 
 @lru_cache(maxsize=64)
@@ -165,7 +166,7 @@ class Prefilter:
             return {position: set()}
         scanner, members = self._groups[position]
         found: dict[int, set[int]] = {i: set() for i in members}
-        left = MOST_ENDS
+        left = max(MOST_ENDS, len(data) >> 8)
 
         def note(i: int, end: int) -> bool:
             nonlocal left
