@@ -27,6 +27,7 @@ TINY = Effort(
     large=20_000,
     seconds=0.2,
     turns=1,
+    held=3,
 )
 PARTS = {
     "rules": 7,
@@ -34,6 +35,7 @@ PARTS = {
     "streams": 20,
     "tokens": 6,
     "stalls": 10,
+    "holds": 8,
 }  # and how many figures each has
 FIGURE = {"name", "unit", "measured", "naive", "target", "ratio", "met"}
 

@@ -22,6 +22,7 @@ KIT = {
     "approvals",
     "delivery",
     "notices",
+    "presence",
     "reading",
     "refusal",
     "verdict",

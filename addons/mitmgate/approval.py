@@ -32,6 +32,7 @@ from mitmgate.desk import Desk
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal, deny
 from mitmgate.notices import Notices
+from mitmgate.presence import has_left
 from mitmgate.reading import asked_of, off_loop
 from mitmgate.rulefile import RuleFile
 
@@ -166,6 +167,8 @@ class Approval(GateAddon):
             if _shape(flow) != judged:
                 deny(409, "request_edited", "The request was changed while it waited.")
             if hold.state == "approved":
+                if has_left(flow):
+                    raise _left(exchange)
                 hold = await approvals.call(HoldStore.consume, digest, principal.name)
         except holds.HoldLimit as e:
             deny(429, e.code, "Too many requests wait for approval.", Retry_After=RETRY_AFTER)
@@ -200,9 +203,7 @@ class Approval(GateAddon):
                 if exchange.refusal is not None:
                     raise exchange.refusal  # its token was revoked meanwhile
                 if waiter.left:
-                    # An approval that comes later lets a retry through and runs nothing itself.
-                    exchange.aborted = True
-                    raise Refusal(499, "client_left", "The caller left while the request waited.")
+                    raise _left(exchange)
                 if not flow.intercepted:
                     await self._decide_here(flow, hold)
                 hold = await approvals.get(hold.id)
@@ -252,9 +253,10 @@ class Approval(GateAddon):
             for waiter in waiting.values():
                 exchange = Exchange.find(waiter.flow)
                 given_up = exchange is None or exchange.refusal is not None
+                waiter.left = waiter.left or has_left(waiter.flow)
                 # Killing a flow wakes nobody by itself.
                 changed = states.get(waiter.hold) != "pending" or not waiter.flow.intercepted
-                if changed or given_up:
+                if changed or given_up or waiter.left:
                     waiter.wake.set()
             await asyncio.sleep(POLL)
 
@@ -385,6 +387,12 @@ def _keep_decisions(exchange: Exchange, hold: Hold) -> None:
 def _operator() -> Principal:
     """Whoever has mitmproxy's own interface before them."""
     return Principal(issuer=holds.OPERATING_SYSTEM, subject=getpass.getuser())
+
+
+def _left(exchange: Exchange) -> Refusal:
+    """The caller is gone: an approval lets a retry through, and runs nothing by itself."""
+    exchange.aborted = True
+    return Refusal(499, "client_left", "The caller left while the request waited.")
 
 
 def _pending(hold: Hold) -> Refusal:

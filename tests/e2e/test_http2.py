@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
-import h2.connection
 import httpx
 import pytest
 
 from harness import Gate, StandIn, Tokens
+from http2 import trusting
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "stand-in", "messages": [{"role": "user", "content": "hello"}]}
-
-
-class OnlyHttp2(ssl.SSLContext):
-    """Offers h2 alone: httpx offers HTTP/1.1 first, and mitmproxy takes the first it knows."""
-
-    def set_alpn_protocols(self, protocols: Iterable[str]) -> None:
-        super().set_alpn_protocols(["h2"])
-
-
-def trusting(gate: Gate) -> OnlyHttp2:
-    """Trusts mitmproxy's CA, as a caller of a real gate would."""
-    context = OnlyHttp2(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(gate.directory / "confdir" / "mitmproxy-ca-cert.pem")
-    context.set_alpn_protocols(["h2"])
-    return context
 
 
 def client(gate: Gate, token: str) -> httpx.AsyncClient:
@@ -63,39 +43,6 @@ async def test_many_streams_on_one_connection(gate: Gate, standin: StandIn, toke
     assert denied.status_code == 403
     assert len(standin.seen()) == 10
     assert {seen.headers["authorization"] for seen in standin.seen()} == {f"Bearer {standin.key}"}
-
-
-async def test_a_held_request_that_is_reset_does_not_go_on(
-    gate: Gate, standin: StandIn, tokens: Tokens
-) -> None:
-    mark = gate.process.mark()
-    body = json.dumps({**BODY, "messages": [{"role": "user", "content": "wire the money"}]})
-    host, port = gate.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(
-        host, int(port), ssl=trusting(gate), server_hostname=host
-    )
-    http2 = h2.connection.H2Connection()
-    http2.initiate_connection()
-    headers = {":method": "POST", ":scheme": "https", ":authority": host, ":path": CHAT}
-    headers |= {"authorization": f"Bearer {tokens.mint()}", "content-type": "application/json"}
-    http2.send_headers(1, list(headers.items()))
-    http2.send_data(1, body.encode(), end_stream=True)
-    writer.write(http2.data_to_send())
-    hold = (await gate.logged(r"mitmgate approve (h-\S+)", since=mark))[1]
-    http2.reset_stream(1)
-    http2.ping(b"heard it")
-    writer.write(http2.data_to_send())
-    while b"heard it" not in await reader.read(1 << 16):
-        pass  # the gate has read the reset by the time it answers the ping behind it
-    decide = ["approve", hold, "--reason", "fine", "--state", str(gate.state)]
-    await asyncio.to_thread(
-        subprocess.run, [Path(sys.executable).with_name("mitmgate"), *decide], check=True
-    )
-    await gate.logged(f"{hold} was approved", since=mark)
-    async with client(gate, tokens.mint()) as other:
-        assert (await other.post(CHAT, json=BODY)).status_code == 200
-    writer.close()
-    assert [seen.json["messages"] for seen in standin.seen()] == [BODY["messages"]]
 
 
 @pytest.mark.parametrize("path", [CHAT, "/api/chat"])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import masking, report, rules, stalls, streams, tokens
+from bench import holds, masking, report, rules, stalls, streams, tokens
 from bench.figures import FULL, QUICK, Effort, Section
 
 PARTS: Mapping[str, Callable[[Effort], Section]] = {
@@ -17,6 +17,7 @@ PARTS: Mapping[str, Callable[[Effort], Section]] = {
     "streams": streams.measure,
     "tokens": tokens.measure,
     "stalls": stalls.measure,
+    "holds": holds.measure,
 }
 
 

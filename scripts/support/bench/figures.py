@@ -31,6 +31,7 @@ class Effort:
     seconds: float = 5.0  # of each turn of small requests beside it
     rate: float = 40.0  # small requests a second
     turns: int = 2
+    held: int = 200  # requests that wait for approval
 
 
 FULL = Effort(rounds=9, prompts=16, bodies=48, deltas=6000, tokens=300)
@@ -43,6 +44,7 @@ QUICK = Effort(
     large=400_000,
     seconds=0.8,
     turns=1,
+    held=50,
 )
 
 

@@ -17,8 +17,8 @@ PACKAGES = ("mitmgate", "mitmproxy", "regex", "hyperscan", "PyJWT", "cryptograph
 NOT_MEASURED = (
     "the proxy itself: latency and throughput of the whole gate beside a bare mitmdump, memory, "
     "many streams at once",
-    "waiting, but for stalls: figures are CPU time of one process, so queueing, disks and networks "
-    "are not in them",
+    "waiting, but for stalls and holds: figures are CPU time of one process, so queueing, disks "
+    "and networks are not in them",
     "platforms without Hyperscan, where every rule is searched for",
     "whole JSON bodies, tool calls, logprobs, and streams of other dialects",
 )

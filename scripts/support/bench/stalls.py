@@ -55,7 +55,7 @@ def measure(effort: Effort) -> Section:
     taken: dict[str, Taken] = {}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(server(name)) for name in ("gate", "bare")}
-        for name, (address, token) in servers.items():
+        for name, (address, token, _) in servers.items():
             taken[name] = asyncio.run(_measure(address, token, large, effort))
     figures: list[Figure] = []
     gate, bare = taken["gate"], taken["bare"]
@@ -129,36 +129,43 @@ def message(content: bytes, token: str) -> bytes:
 
 
 @contextmanager
-def server(name: str) -> Iterator[tuple[str, str]]:
-    """The gate, or a bare mitmdump, in front of a model server: its address and a token."""
+def server(name: str, approval: str | None = None) -> Iterator[tuple[str, str, Path]]:
+    """The gate, or a bare mitmdump, in front of a model server: address, a token, its state.
+
+    All rules that ship are searched for; what they find passes. `approval` stands in the place of
+    approval.yaml.
+    """
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="mitmgate-bench-"))
         stack.callback(shutil.rmtree, directory)
         sink = stack.enter_context(Process([sys.executable, Path(__file__).with_name("sink.py")]))
         upstream = "http://" + sink.wait_line(r"sink at (\S+)")[1]
         options = {"flow_detail": "0", "body_size_limit": "64m"}
-        rules = directory / "rules"
+        rules, state = directory / "rules", directory / ".mitmgate"
         shutil.copytree(ROOT / "rules", rules)
         for path in (rules / "commands.yaml", rules / "approval.yaml"):
-            # Prose about everything hits something: all rules are searched for, and it passes.
+            # Prose about everything hits something.
             path.write_text(
                 path.read_text("utf-8").replace("schema: 1\n", "schema: 1\nmode: audit\n", 1)
             )
+        if approval:
+            (rules / "approval.yaml").write_text(approval)
         (rules / "credentials.yaml").write_text(yaml.safe_dump({"schema": 1, "upstreams": []}))
         command = gate_command(
             "mitmdump",
             upstream=upstream,
             rules=rules,
-            state=directory / ".mitmgate",
+            state=state,
             confdir=directory / "confdir",
             options=options,
         )
         if name == "bare":
             command = bare(command)
-        issuer = directory / ".mitmgate" / "dev-issuer"
-        token = devissuer.issue(issuer, subject="agent-7", scopes=["inference"], lifetime=3600)
+        token = devissuer.issue(
+            state / "dev-issuer", subject="agent-7", scopes=["inference"], lifetime=3600
+        )
         gate = stack.enter_context(Process(command, cwd=directory))
-        yield wait_for_proxy(gate).removeprefix("http://"), token
+        yield wait_for_proxy(gate).removeprefix("http://"), token, state
 
 
 def bare(command: list[str]) -> list[str]:
@@ -177,12 +184,12 @@ async def _measure(
 ) -> Taken:
     taken = Taken()
     small = message(body(corpus.prose()[:SMALL]), token)
-    await _burst(address, small, effort.rate, 0.5)  # warm-up
+    await burst(address, small, effort.rate, 0.5)  # warm-up
     for _ in range(effort.turns):
         for meanwhile in ("", *large):
             bodies = [message(each, token) for each in large.get(meanwhile, [])]
             big = asyncio.create_task(_one_after_another(address, bodies)) if bodies else None
-            times = await _burst(address, small, effort.rate, effort.seconds)
+            times = await burst(address, small, effort.rate, effort.seconds)
             taken.small.setdefault(meanwhile, []).extend(times)
             if big:
                 _OVER.set()
@@ -193,7 +200,7 @@ async def _measure(
 _OVER = asyncio.Event()
 
 
-async def _burst(address: str, content: bytes, rate: float, seconds: float) -> list[float]:
+async def burst(address: str, content: bytes, rate: float, seconds: float) -> list[float]:
     """Small requests, each when it is its turn. Returns milliseconds from then to the answer."""
     idle: list[Connection] = []
     begun = time.perf_counter()
