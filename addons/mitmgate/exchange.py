@@ -194,6 +194,9 @@ class Exchange:
         request = self.flow.request
         request.headers.pop("te", None)
         request.headers["accept-encoding"] = "identity"
+        if request.raw_content and "transfer-encoding" not in request.headers:
+            # HTTP/2 needs no length; over HTTP/1 a body without one would be read as a request.
+            request.headers["content-length"] = str(len(request.raw_content))
         if not request.is_http2:
             request.authority = ""  # an absolute-form target is the caller's word
         if self.prompt and self.prompt.streams:

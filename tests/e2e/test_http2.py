@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -56,3 +57,20 @@ async def test_refusals_over_http2(
     assert answer.http_version == "HTTP/2"
     assert answer.headers["x-gate-rule"] == "invalid_token"
     assert standin.seen() == []
+
+
+async def test_a_body_without_a_length_arrives_whole(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens
+) -> None:
+    """Legal in HTTP/2; over HTTP/1 it would be taken for the next request."""
+    gate = start_gate()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield json.dumps(BODY).encode()
+
+    headers = {"content-type": "application/json"}
+    async with client(gate, tokens.mint()) as http2:
+        answer = await http2.post(CHAT, content=body(), headers=headers)
+    assert answer.status_code == 200
+    (seen,) = standin.seen()
+    assert seen.json == BODY
