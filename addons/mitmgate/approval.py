@@ -242,14 +242,18 @@ class Approval(GateAddon):
         renewed = 0.0
         while self._waiting:
             waiting = dict(self._waiting)
-            if time.monotonic() - renewed > LEASE / 2:
-                until = time.time() + LEASE
-                leases = {exchange: (each.hold, until) for exchange, each in waiting.items()}
-                await approvals.call(HoldStore.attend_all, leases)
-                renewed = time.monotonic()
-            states = await approvals.call(
-                HoldStore.states, {each.hold for each in waiting.values()}
-            )
+            states: dict[str, holds.State] = {}
+            try:
+                if time.monotonic() - renewed > LEASE / 2:
+                    until = time.time() + LEASE
+                    leases = {exchange: (each.hold, until) for exchange, each in waiting.items()}
+                    await approvals.call(HoldStore.attend_all, leases)
+                    renewed = time.monotonic()
+                held = {each.hold for each in waiting.values()}
+                states = await approvals.call(HoldStore.states, held)
+            except (holds.HoldError, holds.StoreError) as e:
+                # Those who wait find out for themselves, each with its own answer.
+                logger.error("%s", e)
             for waiter in waiting.values():
                 exchange = Exchange.find(waiter.flow)
                 given_up = exchange is None or exchange.refusal is not None
@@ -274,7 +278,7 @@ class Approval(GateAddon):
                     if state != "pending":
                         self._tell(await approvals.get(hold), "decided")
                 pending = {hold.id for hold in await approvals.list()}
-            except holds.StoreError as e:
+            except (holds.HoldError, holds.StoreError) as e:
                 logger.log(ALERT, "%s", e)
             await asyncio.sleep(UPKEEP)
 

@@ -201,6 +201,25 @@ async def test_a_store_that_does_not_answer_refuses(
     assert len(standin.seen()) == 1
 
 
+async def test_those_who_wait_outlast_a_store_that_is_locked(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens
+) -> None:
+    gate = start_gate()
+    async with gate.client(tokens.mint()) as client, asyncio.timeout(20):
+        asking = asyncio.create_task(client.post(CHAT, json=BODY))
+        hold = await waiting(gate)
+        blocker = sqlite3.connect(gate.state / "holds.sqlite", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        await gate.logged(r"holds.sqlite is locked by another process")
+        assert not asking.done()
+        blocker.close()
+        state = ("--state", str(gate.state))
+        _, output = await mitmgate("approve", hold, "--reason", "fine", *state)
+        assert "is approved" in output
+        assert (await asking).status_code == 200
+    assert len(standin.seen()) == 1
+
+
 async def test_too_many_holds_are_429(gate: Gate, standin: StandIn, tokens: Tokens) -> None:
     headers = {"prefer": "respond-async"}
     async with gate.client(tokens.mint("flooder")) as client:
