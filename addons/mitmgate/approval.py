@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mitmproxy import command, connection, ctx, exceptions, hooks, http
@@ -21,10 +20,9 @@ from mitmproxy.log import ALERT
 from mitmgate import options
 from mitmgate.approvals import POLL, Approvals
 from mitmgate.core import holds, matching, ruling
-from mitmgate.core.holds import Hold, HoldStore, Mark, Passage, Why
+from mitmgate.core.holds import Hold, HoldStore, Mark, Passage, State, Why
 from mitmgate.core.holds.notify import Event
 from mitmgate.core.matching import Finding
-from mitmgate.core.principal import Principal
 from mitmgate.core.rules import load
 from mitmgate.core.ruling import Ruling
 from mitmgate.core.wire.segment import Segment
@@ -33,7 +31,7 @@ from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal, deny
 from mitmgate.notices import Notices
 from mitmgate.presence import has_left
-from mitmgate.reading import asked_of, off_loop
+from mitmgate.reading import off_loop, read_asked
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
@@ -112,23 +110,20 @@ class Approval(GateAddon):
         prompt = await exchange.read_request()
         rules = self._file.rules[1]
         exchange.verdict.digests["approval"] = self._file.digest
-
-        def work() -> tuple[tuple[Finding, ...], list[Segment]]:
-            asked = asked_of(flow.request, exchange.method, exchange.target, prompt)
-            return rules.asked(asked, exchange.principal), list(asked.texts)
-
-        size = prompt.body.size if prompt.body else 0
-        found, texts = await off_loop(work, size, matching.INLINE)
+        asked = await read_asked(flow.request, exchange.method, exchange.target, prompt)
+        found = await off_loop(
+            lambda: rules.asked(asked, exchange.principal), asked.size, matching.INLINE
+        )
         exchange.verdict.find(exchange.id, found)
         if risky := waits(found):
-            await self._hold(flow, exchange, risky, texts)
+            await self._hold(flow, exchange, risky, asked.texts)
 
     async def _hold(
         self,
         flow: http.HTTPFlow,
         exchange: Exchange,
         risky: list[Finding],
-        texts: list[Segment],
+        texts: Sequence[Segment],
     ) -> None:
         approvals, principal = self._approvals, exchange.principal
         assert approvals is not None  # configure has made it, and identity stands before
@@ -222,7 +217,7 @@ class Approval(GateAddon):
         reason = f"{'killed' if killed else 'resumed'} in mitmproxy"
         assert self._approvals is not None
         try:
-            await self._approvals.decide(hold.id, _operator(), verdict, reason, "mitmweb")
+            await self._approvals.decide(hold.id, holds.account(), verdict, reason, "mitmweb")
         except holds.HoldError as e:
             logger.log(ALERT, "%s: %s", hold.id, e)
         flow.intercept()  # until the hold is decided, which it may be now
@@ -242,27 +237,29 @@ class Approval(GateAddon):
         renewed = 0.0
         while self._waiting:
             waiting = dict(self._waiting)
-            states: dict[str, holds.State] = {}
+            held = {waiter.hold for waiter in waiting.values()}
+            states: dict[str, State] = dict.fromkeys(held, "pending")
             try:
                 if time.monotonic() - renewed > LEASE / 2:
                     until = time.time() + LEASE
                     leases = {exchange: (each.hold, until) for exchange, each in waiting.items()}
                     await approvals.call(HoldStore.attend_all, leases)
                     renewed = time.monotonic()
-                held = {each.hold for each in waiting.values()}
                 states = await approvals.call(HoldStore.states, held)
             except (holds.HoldError, holds.StoreError) as e:
-                # Those who wait find out for themselves, each with its own answer.
-                logger.error("%s", e)
-            for waiter in waiting.values():
-                exchange = Exchange.find(waiter.flow)
-                given_up = exchange is None or exchange.refusal is not None
-                waiter.left = waiter.left or has_left(waiter.flow)
-                # Killing a flow wakes nobody by itself.
-                changed = states.get(waiter.hold) != "pending" or not waiter.flow.intercepted
-                if changed or given_up or waiter.left:
-                    waiter.wake.set()
+                logger.log(ALERT, "%s", e)  # it may answer again before anybody gives up
+            self._wake(waiting, states)
             await asyncio.sleep(POLL)
+
+    def _wake(self, waiting: Mapping[str, _Waiter], states: Mapping[str, State]) -> None:
+        for waiter in waiting.values():
+            exchange = Exchange.find(waiter.flow)
+            given_up = exchange is None or exchange.refusal is not None
+            waiter.left = waiter.left or has_left(waiter.flow)
+            # Killing a flow wakes nobody by itself.
+            changed = states.get(waiter.hold) != "pending" or not waiter.flow.intercepted
+            if changed or given_up or waiter.left:
+                waiter.wake.set()
 
     async def _keep_up(self) -> None:
         """End what is overdue, forget what is old, and tell of what was decided, by whichever way
@@ -306,7 +303,7 @@ class Approval(GateAddon):
                 self._approvals.store,
                 self._file.rules[0],
                 hold,
-                _operator(),
+                holds.account(),
                 verdict,
                 reason,
                 "command",
@@ -386,11 +383,6 @@ def _keep_decisions(exchange: Exchange, hold: Hold) -> None:
         }
         for decision in hold.decisions
     ]
-
-
-def _operator() -> Principal:
-    """Whoever has mitmproxy's own interface before them."""
-    return Principal(issuer=holds.OPERATING_SYSTEM, subject=getpass.getuser())
 
 
 def _left(exchange: Exchange) -> Refusal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import json
 import logging
 import sys
@@ -15,9 +14,9 @@ from pathlib import Path
 from mitmgate import __version__, examining, explaining, notes, rulebook
 from mitmgate.approval import describe
 from mitmgate.core import holds, ledger
-from mitmgate.core.principal import Principal
 from mitmgate.core.rules import RuleError, load
 from mitmgate.core.tokens import devissuer
+from mitmgate.core.wire.segment import plain
 
 RULES = Path(__file__).parent.parent.parent / "rules"
 STATE = Path(".mitmgate")
@@ -93,13 +92,13 @@ def _show(hold: holds.Hold) -> None:
     print(f"{describe(hold)}{'' if hold.waiting else ', nobody waits on the line'}")
     print(f"    {hold.message}")
     for line in hold.excerpt.splitlines():
-        print(f"    | {line}")
+        print(f"    | {plain(line)}")
     sys.stdout.flush()
 
 
 def decide(options: argparse.Namespace) -> int:
     """Approve or deny a held request, as the user of this machine, if approval.yaml lets them."""
-    who = Principal(issuer=holds.OPERATING_SYSTEM, subject=getpass.getuser())
+    who = holds.account()
     try:
         file = load(options.rules / "approval.yaml", holds.ApprovalFile).file
     except RuleError as e:

@@ -21,13 +21,13 @@ from mitmgate.core.matching import Finding
 from mitmgate.core.rules import Listed, load
 from mitmgate.core.rules import RuleFile as Envelope
 from mitmgate.core.rules.rule import Mode, Rule, in_mode
-from mitmgate.core.ruling import Ruling
+from mitmgate.core.ruling import Asked, Ruling
 from mitmgate.core.wire.calls import unfold
 from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.segment import Segment
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, deny
-from mitmgate.reading import asked_of, off_loop, unreadable
+from mitmgate.reading import off_loop, read_asked, unreadable
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
@@ -81,16 +81,16 @@ class Commands(GateAddon):
     def done(self) -> None:
         self._file.stop()
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """An endpoint that is refused as unknown may be one that a rule has a name for."""
         exchange = Exchange.of(flow)
         refusal = exchange.refusal
         if refusal is None or refusal.code != "endpoint_unknown" or exchange.principal is None:
             return
+        rules = self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
-        found = self._file.rules.asked(
-            asked_of(flow.request, exchange.method, exchange.target), exchange.principal
-        )
+        asked = await read_asked(flow.request, exchange.method, exchange.target)
+        found = await _found(rules, asked, exchange)
         exchange.refusal = None
         judge(exchange, found)  # another refusal may take its place
         exchange.refusal = refusal
@@ -101,13 +101,8 @@ class Commands(GateAddon):
             return
         prompt, rules = await exchange.read_request(), self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
-
-        def work() -> tuple[Finding, ...]:
-            asked = asked_of(flow.request, exchange.method, exchange.target, prompt)
-            return rules.asked(asked, exchange.principal)
-
-        size = prompt.body.size if prompt.body else 0
-        judge(exchange, await off_loop(work, size, matching.INLINE))
+        asked = await read_asked(flow.request, exchange.method, exchange.target, prompt)
+        judge(exchange, await _found(rules, asked, exchange))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -121,13 +116,14 @@ class Commands(GateAddon):
         if rules.reads_answers:
             answer = await exchange.read_answer()
             try:
-                found = await off_loop(
-                    lambda: _answered(exchange, rules, answer.readings("answer")),
-                    answer.size,
-                    matching.INLINE,
-                )
+                texts = await off_loop(lambda: answer.readings("answer"), answer.size)
             except DocumentError as e:
                 raise unreadable(exchange.id, e) from None
+            found = await off_loop(
+                lambda: _answered(exchange, rules, texts),
+                matching.size_of(texts),
+                matching.INLINE,
+            )
             judge(exchange, found)
 
 
@@ -137,6 +133,12 @@ def judge(exchange: Exchange, findings: Iterable[Finding]) -> None:
     for finding in exchange.verdict.findings:
         if finding.rule.action == "deny" and finding.rule.enforced:
             deny(403, finding.rule.id, finding.rule.message)
+
+
+async def _found(rules: Ruling, asked: Asked, exchange: Exchange) -> tuple[Finding, ...]:
+    return await off_loop(
+        lambda: rules.asked(asked, exchange.principal), asked.size, matching.INLINE
+    )
 
 
 def _answered(

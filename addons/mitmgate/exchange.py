@@ -21,6 +21,7 @@ from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import EncodingError
 from mitmgate.core.wire.media import Form, form
 from mitmgate.core.wire.prompt import Prompt
+from mitmgate.core.wire.segment import plain
 from mitmgate.core.wire.stream import Filter, StreamError
 from mitmgate.delivery import Delivery, instead
 from mitmgate.reading import answer_of, body_limit, request_of, unreadable
@@ -237,8 +238,8 @@ class Exchange:
             "refused %d %s: %s %s for %s, exchange %s",
             refusal.status,
             refusal.code,
-            self.method,
-            self.path,
+            plain(self.method),
+            plain(self.path),
             self.principal.name if self.principal else "an unknown caller",
             self.id,
         )

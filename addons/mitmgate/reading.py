@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from mitmproxy import ctx, http
 from mitmproxy.utils import human
@@ -28,6 +30,11 @@ THREAD_FROM = 32 << 10
 # Seconds after which such a thread gives way. With Python's own 5 ms, a small request that is
 # judged meanwhile waits so long after every search, of which it needs dozens.
 GIVES_WAY = 0.0005
+# From here on a body has to wait for one of a few threads of its own: the others, in which name
+# servers and files are asked too, stay free for smaller ones.
+LARGE = 64 << 10
+
+_large = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "large bodies")
 
 
 def body_limit() -> int:
@@ -41,7 +48,8 @@ async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FRO
     if size <= inline:
         return work()
     sys.setswitchinterval(GIVES_WAY)
-    return await asyncio.to_thread(work)
+    threads = _large if size > LARGE else None
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 async def request_of(
@@ -74,6 +82,14 @@ def asked_of(
         return Asked(method, "", (Segment("path", "path", target), *query(target), *around))
     data = prompt.body.document.data if prompt.body else None
     return Asked(method, prompt.endpoint.operation, (*prompt.readings(), *around), data)
+
+
+async def read_asked(
+    request: http.Request, method: str, target: str, prompt: Prompt | None = None
+) -> Asked:
+    """`asked_of`, which takes its time with a large body."""
+    size = prompt.body.size if prompt and prompt.body else 0
+    return await off_loop(lambda: asked_of(request, method, target, prompt), size)
 
 
 async def answer_of(

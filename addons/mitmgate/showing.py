@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mitmgate.core.matching import Finding
-from mitmgate.core.wire.segment import Segment
+from mitmgate.core.wire.segment import Segment, plain
 from mitmgate.judgement import Hit, Judged, Outcome
 
 SHOWN = 100  # characters of a text; of a longer one its length is said
@@ -18,9 +18,9 @@ type Views = Callable[[str], Sequence[tuple[str, str]]]
 
 def lines(judged: Judged, views: Views, side: str) -> Iterator[str]:
     """Lines for people about one side, "request" or "answer"; `views` are those of a text."""
-    yield f"{side}: {judged.method} {_plain(judged.target)}, {_endpoint(judged)}"
+    yield f"{side}: {judged.method} {plain(judged.target)}, {_endpoint(judged)}"
     for segment in judged.texts:
-        yield f"  {segment.where} {_plain(segment.address)}: {_shortened(segment.text)}"
+        yield f"  {segment.where} {plain(segment.address)}: {_shortened(segment.text)}"
         for name, text in views(segment.text):
             yield f"    as {name}: {_shortened(text)}"
     for hit in judged.hits:
@@ -29,7 +29,7 @@ def lines(judged: Judged, views: Views, side: str) -> Iterator[str]:
             f"  found by {rule.id} ({hit.file}.yaml): {rule.action}, {rule.severity}, "
             f"{rule.status}, {rule.mode or 'enforce'}{'' if rule.enforced else ': changes nothing'}"
         )
-        place = f"at {_plain(finding.address)}"
+        place = f"at {plain(finding.address)}"
         if hit.text is not None:
             place += f" [{finding.start}:{finding.end}] {_marked(hit.text, finding)}"
         yield f"    {place}"
@@ -160,15 +160,10 @@ def _marked(text: str, finding: Finding) -> str:
         found = f"{found[:half]}...{found[-half:]}"
     before = f"...{before[-AROUND:]}" if len(before) > AROUND else before
     after = f"{after[:AROUND]}..." if len(after) > AROUND else after
-    return f"{_plain(before)}>>>{_plain(found)}<<<{_plain(after)}"
+    return f"{plain(before)}>>>{plain(found)}<<<{plain(after)}"
 
 
 def _shortened(text: str) -> str:
     if len(text) <= SHOWN:
-        return _plain(text)
-    return f"{_plain(text[:SHOWN])}... ({len(text)} characters)"
-
-
-def _plain(text: str) -> str:
-    """Nothing in it that a terminal obeys, or that nobody would see."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return plain(text)
+    return f"{plain(text[:SHOWN])}... ({len(text)} characters)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mitmgate.core.matching import Finding
+from mitmgate.core.wire.segment import plain
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Verdict:
                     exchange,
                     would,
                     finding.rule.id,
-                    finding.address,
+                    plain(finding.address),
                 )
 
     def cover(self, side: str, counts: dict[str, int]) -> None:

@@ -241,9 +241,9 @@ async def test_trouble_with_verification_ends_no_session(site: Any) -> None:
 def test_sessions_end_with_their_token_and_when_idle() -> None:
     clock = Clock()
     site = Sessions(clock=clock)
-    short, _ = site.begin("t", expires=1010.0)
-    idle, _ = site.begin("t", expires=1e9)
-    kept, _ = site.begin("t", expires=1e9)
+    short, _ = site.begin("t", 1010.0, "idp:ann")
+    idle, _ = site.begin("t", 1e9, "idp:ann")
+    kept, _ = site.begin("t", 1e9, "idp:ann")
     clock.now = 1010.0
     assert site.find(short) is None
     for _ in range(4):
@@ -257,7 +257,7 @@ def test_sessions_end_with_their_token_and_when_idle() -> None:
 
 def test_there_are_only_so_many_sessions() -> None:
     site = Sessions()
-    ids = [site.begin("t", expires=4e9)[0] for _ in range(sessions.MOST + 1)]
+    ids = [site.begin("t", 4e9, f"idp:{i}")[0] for i in range(sessions.MOST + 1)]
     assert site.find(ids[0]) is None
     assert all(site.find(id) for id in ids[1:])
     assert len(set(ids)) == len(ids)

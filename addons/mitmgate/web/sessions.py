@@ -15,29 +15,34 @@ from dataclasses import dataclass, field
 
 IDLE = 30 * 60.0  # seconds without anything that the person did themselves
 MOST = 200
+MOST_EACH = 10  # of one person, so that nobody signs the others out
 
 
 @dataclass(slots=True)
 class Session:
-    """One browser that is signed in. `expires` is the token's, in Unix seconds."""
+    """One browser in which `name` is signed in. `expires` is the token's, in Unix seconds."""
 
     token: str = field(repr=False)
     csrf: str = field(repr=False)
     expires: float
     seen: float
+    name: str
 
 
 class Sessions:
-    """At most `MOST` sessions; the one that was idle for the longest makes room."""
+    """At most `MOST` sessions, `MOST_EACH` of one person; the longest idle one makes room."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
-    def begin(self, token: str, expires: float) -> tuple[str, Session]:
-        """A new session under an id that nobody has seen before."""
-        id, now = secrets.token_urlsafe(32), self._clock()
-        session = self._sessions[_key(id)] = Session(token, secrets.token_urlsafe(32), expires, now)
+    def begin(self, token: str, expires: float, name: str) -> tuple[str, Session]:
+        """A new session of `name` under an id that nobody has seen before."""
+        own = [key for key, session in self._sessions.items() if session.name == name]
+        for key in own[: max(0, len(own) + 1 - MOST_EACH)]:
+            del self._sessions[key]
+        id, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        session = self._sessions[_key(id)] = Session(token, csrf, expires, self._clock(), name)
         while len(self._sessions) > MOST:
             self._sessions.popitem(last=False)
         return id, session

@@ -153,7 +153,7 @@ def _passage(passage: Passage, mask: Mask | None) -> ShownPassage:
     found = [mark for mark in marks if mark.rule]
     return ShownPassage(
         passage.where,
-        passage.address,
+        mask(passage.address) if mask else passage.address,  # the keys in it are the caller's
         text,
         tuple(marks),
         text != passage.text,

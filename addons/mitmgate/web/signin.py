@@ -47,7 +47,7 @@ class SignIn(Page):
             return
         if old := self.get_cookie(self.cookie_name(caller.COOKIE)):
             self.web.sessions.end(old)
-        id, _ = self.web.sessions.begin(token, principal.expires)
+        id, _ = self.web.sessions.begin(token, principal.expires, principal.name)
         self.keep_cookie(caller.COOKIE, id)
         self.drop_cookie(COOKIE)
         self.redirect(_own(self.get_body_argument("next", "/")), status=303)

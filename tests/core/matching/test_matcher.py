@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mitmgate.core.matching import INLINE, Matcher, is_large
+from mitmgate.core.matching import INLINE, Matcher, size_of
 from mitmgate.core.matching import matcher as matching
 from mitmgate.core.matching import prefilter as prefiltering
 from mitmgate.core.principal import Principal
@@ -152,5 +152,5 @@ def test_no_rules_find_nothing():
 
 def test_large_input_is_told_apart():
     half = Segment("prompt", "x", "x" * (INLINE // 2))
-    assert not is_large([half, half])
-    assert is_large([half, half, Segment("prompt", "x", "x")])
+    assert size_of([half, half]) == INLINE
+    assert size_of([half, half, Segment("prompt", "x", "x")]) > INLINE

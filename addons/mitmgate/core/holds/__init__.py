@@ -20,13 +20,12 @@ from mitmgate.core.holds.file import ApprovalFile, Approvers, ConsoleAccess, Lim
 from mitmgate.core.holds.hold import Decision, Hold, State, Verdict, Why
 from mitmgate.core.holds.interface import Store
 from mitmgate.core.holds.notify import Notice
-from mitmgate.core.holds.person import OPERATING_SYSTEM
+from mitmgate.core.holds.person import account
 from mitmgate.core.holds.prompt import Mark, Passage
 from mitmgate.core.holds.request import digest
 from mitmgate.core.holds.store import HoldStore
 
 __all__ = [
-    "OPERATING_SYSTEM",
     "AlreadyApproved",
     "ApprovalFile",
     "Approvers",
@@ -55,6 +54,7 @@ __all__ = [
     "Terms",
     "Verdict",
     "Why",
+    "account",
     "decide",
     "digest",
     "may_decide",

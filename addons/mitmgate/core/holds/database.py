@@ -58,7 +58,9 @@ class Database:
             raise StoreError(self.path, f"is corrupt: {found}")
 
     def _ensure_schema(self, connection: sqlite3.Connection) -> None:
-        if self._version(connection) == schema.VERSION:
+        with _transaction(connection, "DEFERRED"):  # another process may be creating it just now
+            version = self._version(connection)
+        if version == schema.VERSION:
             return
         with _transaction(connection):
             # Read again: another process may have been faster.
@@ -119,8 +121,8 @@ class Database:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")

@@ -7,13 +7,27 @@ approver; the other mistake would let somebody approve what they asked for.
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from mitmgate.core import claim
 from mitmgate.core.principal import Principal
 
 OPERATING_SYSTEM = "os"  # the issuer of whoever runs a command, or has mitmproxy's interface
 SUBJECT = ("sub",)
+
+
+def account() -> Principal:
+    """Whoever runs this process, by the system's word: what the environment says (LOGNAME) is
+    theirs to choose. An account without a name is its number."""
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = str(number)
+    return Principal(issuer=OPERATING_SYSTEM, subject=name)
 
 
 def recognised(principal: Principal, names: Iterable[str] = SUBJECT) -> tuple[str, ...]:
@@ -27,7 +41,8 @@ def recognised(principal: Principal, names: Iterable[str] = SUBJECT) -> tuple[st
 
 
 def are_one(these: Iterable[str], those: Iterable[str]) -> bool:
-    """Whether the two have a word in common; case does not count, as in addresses of mail."""
+    """Whether the two have a word in common; case does not count, as in addresses of mail, nor in
+    which of its ways Unicode writes a letter."""
     return not _folded(these).isdisjoint(_folded(those))
 
 
@@ -37,4 +52,4 @@ def of_the_system(principal: Principal) -> bool:
 
 
 def _folded(words: Iterable[str]) -> set[str]:
-    return {word.strip().casefold() for word in words}
+    return {normalize("NFKC", normalize("NFKC", word).strip().casefold()) for word in words}

@@ -148,6 +148,7 @@ _WORDS = {
     "model_attributes_type": "should be a mapping of keys to values",
     "dict_type": "should be a mapping of keys to values",
     "tuple_type": "should be a list",
+    "frozen_set_type": "should be a list",
     "string_type": "should be text; numbers and dates need quotes",
     "int_type": "should be a whole number, without quotes",
     "bool_type": "should be true or false, without quotes",

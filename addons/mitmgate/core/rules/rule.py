@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
@@ -83,10 +84,16 @@ def _method(name: str) -> str:
     return name
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("should be a number, without quotes")
+    return value
+
+
 Pointer = Annotated[str, pydantic.AfterValidator(_pointer)]
 Header = Annotated[str, pydantic.AfterValidator(_header)]
 Method = Annotated[str, pydantic.AfterValidator(_method)]
-Number = int | float
+Number = Annotated[int | float, pydantic.BeforeValidator(_number)]
 
 
 class Tests(Model):
@@ -125,7 +132,7 @@ class Rule(Model):
     parameter: Annotated[Listed[Pointer], pydantic.BeforeValidator(_names)] = ()
     max: Number | None = None
     min: Number | None = None
-    max_entries: int | None = None
+    max_entries: Annotated[int, pydantic.Field(ge=0)] | None = None
     present: bool | None = None
     network: Listed[Network] = ()
     unless: Listed[Who] = ()
@@ -142,6 +149,8 @@ class Rule(Model):
         limits = [name for name in _LIMITS if getattr(self, name) is not None]
         if self.parameter and not limits:
             raise ValueError(f"a parameter needs one of {', '.join(_LIMITS)}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max, so that every value would be out of bounds")
         if limits and not self.parameter:
             raise ValueError(f"{limits[0]} belongs to parameter, which is missing")
         if self.match is None and {"where", "keywords"} & self.model_fields_set:
@@ -177,7 +186,9 @@ class Rule(Model):
         if where == "headers":
             return name in self.headers
         if where in CALLS and self.arguments and name != ANY:
-            return any((name + "/").startswith(path(each) + "/") for each in self.arguments)
+            # Tools written in Go read a key in any case.
+            at = f"{name}/".casefold()
+            return any(at.startswith(f"{path(each)}/".casefold()) for each in self.arguments)
         return True
 
 

@@ -80,7 +80,7 @@ def networks(address: str) -> frozenset[Network]:
     rest = text.lstrip("/\\")
     if not rest:
         return frozenset(found or {"unreadable"})
-    for host in dict.fromkeys(_hosts(rest)):
+    for host in dict.fromkeys((*_hosts(rest), *_hosts(unquote(rest)))):
         found |= _kinds(host)
     return frozenset(found)
 

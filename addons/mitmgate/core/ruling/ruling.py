@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mitmgate.core.matching import Finding, Matcher
+from mitmgate.core.matching import Finding, Matcher, size_of
 from mitmgate.core.matching.matcher import SHOWN
 from mitmgate.core.matching.views import views_of
 from mitmgate.core.principal import Principal
@@ -32,6 +32,11 @@ class Asked:
     operation: str
     texts: Sequence[Segment]
     data: Any = None
+
+    @property
+    def size(self) -> int:
+        """Characters that are judged: a text counts in each form in which it is read."""
+        return size_of(self.texts)
 
 
 class Ruling:

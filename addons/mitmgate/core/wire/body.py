@@ -10,6 +10,7 @@ from mitmgate.core.rules.rule import Where
 from mitmgate.core.wire.arguments import Edit, edit_arguments
 from mitmgate.core.wire.calls import unfold
 from mitmgate.core.wire.document import Document, DocumentError
+from mitmgate.core.wire.joining import joined_parts
 from mitmgate.core.wire.schema import Kind, Leaf, Schema, address, leaves
 from mitmgate.core.wire.segment import Segment
 
@@ -102,13 +103,19 @@ class JsonBody:
         ]
 
     def readings(self, where: Where) -> list[Segment]:
-        """Every text, and the arguments of tool calls one by one and together."""
+        """Every text, the parts of lists of parts together, and the arguments of tool calls one by
+        one and together. Choices are no parts: each is an answer of its own."""
         part = _part(Kind.ARGUMENTS, where)
-        return self.segments(where) + [
-            segment
-            for leaf in self.leaves
-            if leaf.kind is Kind.ARGUMENTS and leaf.text
-            for segment in unfold(part, address(leaf.path), leaf.text)
+        together = joined_parts(self.segments(where, keys=False))
+        return [
+            *self.segments(where),
+            *(each for each in together if not each.address.startswith("choices[*]")),
+            *(
+                segment
+                for leaf in self.leaves
+                if leaf.kind is Kind.ARGUMENTS and leaf.text
+                for segment in unfold(part, address(leaf.path), leaf.text)
+            ),
         ]
 
     def edit(self, edit: Edit) -> None:

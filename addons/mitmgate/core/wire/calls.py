@@ -7,6 +7,7 @@ known here; what calls itself a call is taken for one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,8 +67,9 @@ def calls(data: Any) -> list[Segment]:
 
 def _values(where: Where, at: str, name: str, value: Any, depth: int) -> Iterator[Segment]:
     if isinstance(value, dict | list):
-        if depth < _DEPTH:
-            texts = [" ".join(_words(value))]
+        words = list(_words(value)) if depth < _DEPTH else []
+        if len(words) > 1:  # one alone is there anyway
+            texts = [" ".join(words)]
             if isinstance(value, dict):  # a command before the list of its arguments
                 single = {k: v for k, v in value.items() if isinstance(v, str)}
                 texts.append(" ".join(_words({**single, **value})))
@@ -79,6 +81,10 @@ def _values(where: Where, at: str, name: str, value: Any, depth: int) -> Iterato
             yield from _values(where, here, f"{name}/{step}", item, depth + 1)
     elif (word := _word(value)) is not None:
         yield Segment(where, at, word, name)
+        if depth < _DEPTH and word.lstrip()[:1] in ("{", "[", '"') and isinstance(value, str):
+            with contextlib.suppress(DocumentError):  # JSON inside a string, which models write
+                inside = Document(word.encode("utf-8", "surrogatepass")).data
+                yield from _values(where, at, name, inside, depth + 1)
 
 
 def _words(value: Any) -> Iterator[str]:

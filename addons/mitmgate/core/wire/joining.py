@@ -23,17 +23,24 @@ def joined(segments: Iterable[Segment]) -> list[Segment]:
     """
     known = [segment for segment in segments if segment.text]
     whole: dict[str, list[Segment]] = {}
-    # Not only neighbours: other fields of the parts stand between their texts.
-    parts: dict[tuple[str, str], list[Segment]] = {}
     for segment in known:
         whole.setdefault(segment.where, []).append(segment)
-        parts.setdefault(_container(segment), []).append(segment)
-    made = []
-    for (_, container), group in parts.items():
-        made += _together(container, group, "")
+    made = joined_parts(known)
     for each in whole.values():
         made += _together("*", each, "\n")
     return made
+
+
+def joined_parts(segments: Iterable[Segment]) -> list[Segment]:
+    """The parts of each list of parts alone."""
+    # Not only neighbours: other fields of the parts stand between their texts.
+    parts: dict[tuple[str, str], list[Segment]] = {}
+    for segment in segments:
+        if segment.text:
+            parts.setdefault(_container(segment), []).append(segment)
+    return [
+        made for (_, container), group in parts.items() for made in _together(container, group, "")
+    ]
 
 
 def _container(segment: Segment) -> tuple[str, str]:

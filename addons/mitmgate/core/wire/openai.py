@@ -74,6 +74,7 @@ TOOL_CALL: Schema = {
     "id": Kind.TOOL_CALLS,
     "type": META,
     "function": {"name": Kind.TOOL_CALLS, "arguments": Kind.TOOL_CALLS},
+    "custom": {"name": Kind.TOOL_CALLS, "input": Kind.TOOL_CALLS},
 }
 
 
@@ -148,6 +149,7 @@ ANSWER_CALL: Schema = {
     "id": META,
     "type": META,
     "function": {"name": Kind.CALLED, "arguments": Kind.ARGUMENTS},
+    "custom": {"name": Kind.CALLED, "input": Kind.ARGUMENTS},
 }
 ANSWER_MESSAGE: Schema = {
     "role": META,
@@ -218,7 +220,10 @@ def chat_event(key: Key, text: str, like: dict[str, Any]) -> dict[str, Any]:
     return {**taken(like, _EVENT_HEAD), **when, **made}
 
 
-FRAGMENTS: Schema = {"name": Kind.CALLED, "arguments": Kind.FRAGMENT}
+def fragments(value: Any) -> Schema:
+    """Arguments come in pieces, or as the JSON that they are, which is whole."""
+    whole = isinstance(value, dict) and isinstance(value.get("arguments"), dict | list)
+    return {"name": Kind.CALLED, "arguments": Kind.ARGUMENTS if whole else Kind.FRAGMENT}
 
 
 def pieces(value: Any) -> Schema:
@@ -231,15 +236,23 @@ DELTA: Schema = {
     "reasoning_content": CHANNEL,
     "reasoning": CHANNEL,
     "refusal": CHANNEL,
-    "tool_calls": [{"index": TEXT, "id": META, "type": META, "function": FRAGMENTS}],
-    "function_call": FRAGMENTS,
+    "tool_calls": [
+        {
+            "index": TEXT,
+            "id": META,
+            "type": META,
+            "function": fragments,
+            "custom": {"name": Kind.CALLED, "input": Kind.FRAGMENT},
+        }
+    ],
+    "function_call": fragments,
     "audio": {"id": META, "data": Kind.BLOB},
 }
 CHAT_STREAM = Stream(
     framing="sse",
     schema={
         **HEAD,
-        "choices": [{**CHOICE, "delta": DELTA}],
+        "choices": [{**CHOICE, "delta": DELTA, "message": ANSWER_MESSAGE}],
         "obfuscation": META,
         "error": TEXT,
     },

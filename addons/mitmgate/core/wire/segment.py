@@ -19,3 +19,8 @@ class Segment:
     address: str
     text: str
     name: str = ""
+
+
+def plain(text: str) -> str:
+    """`text` for a log or a terminal: nothing in it that these obey, or that nobody would see."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
