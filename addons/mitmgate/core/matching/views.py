@@ -55,12 +55,10 @@ def _all(
 ) -> Iterator[tuple[str, Reading]]:
     yield "raw", raw
     shown, folded, letters = _normalised(raw)
-    for reading in shown:
-        yield "normalised", reading
+    yield from _read("normalised", shown, wanted)
     if not raw.text.isascii() and any(map(_TAG.search, blocks(raw.text))):
         shown, folded, letters = _normalised(raw.translated(in_blocks(untag, raw.text)))
-        for reading in shown:
-            yield "decoded", reading
+        yield from _read("decoded", shown, wanted)
     if "decoded" not in wanted:
         yield from _spelled(letters, lexicon, margin, wanted)
         return
@@ -70,8 +68,7 @@ def _all(
             if not plain.text.isascii():
                 yield "decoded", plain
             shown, folded, letters = _normalised(plain)
-            for reading in shown:
-                yield "decoded", reading
+            yield from _read("decoded", shown, wanted)
             yield from _spelled(letters, lexicon, margin, wanted)
         elif i == 0:
             yield from _spelled(letters, lexicon, margin, wanted)
@@ -85,9 +82,17 @@ def _all(
         if not plain.text.isascii():
             yield "decoded", plain
         shown, folded, letters = _normalised(plain)
-        for reading in shown:
-            yield "decoded", reading
+        yield from _read("decoded", shown, wanted)
         yield from _spelled(letters, lexicon, margin, wanted)
+
+
+def _read(name: str, shown: list[Reading], wanted: Set[str]) -> Iterator[tuple[str, Reading]]:
+    """The text as it is shown, and turned round with letters of its own script: elsewhere their
+    look-alikes stand in their place."""
+    for reading in shown:
+        yield name, reading
+    if "reversed" in wanted and not shown[0].text.isascii():
+        yield "reversed", shown[0].reversed()
 
 
 def _normalised(plain: Reading) -> tuple[list[Reading], Reading, _Pair]:
