@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 
 import catalogue
 import gateway
-from mitmgate import cli, guard, options, rulebook
+from mitmgate import cli, guard, options
+from mitmgate.cli import rulebook
 from mitmgate.commands import CommandsFile
 from mitmgate.core.holds import ApprovalFile, HoldError, StoreError
 from mitmgate.core.ledger import RecorderFile

@@ -14,6 +14,7 @@ from pathlib import Path
 from mitmproxy import connection, http
 
 from mitmgate import approval, commands, masker
+from mitmgate.cli.judgement import Excepted, Hit, Judged, Outcome, excepted_of, hits_of
 from mitmgate.core import masking
 from mitmgate.core.holds import ApprovalFile
 from mitmgate.core.matching import Finding
@@ -32,7 +33,6 @@ from mitmgate.core.wire.stream import StreamError
 from mitmgate.core.wire.transcript import answer_turns
 from mitmgate.exchange import Exchange
 from mitmgate.identity import take_credentials
-from mitmgate.judgement import Excepted, Hit, Judged, Outcome, excepted_of, hits_of
 from mitmgate.reading import asked_of, unreadable
 from mitmgate.refusal import Refusal
 from mitmgate.tripwire import unwanted

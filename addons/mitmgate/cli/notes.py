@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mitmgate.cli.rulebook import Report
 from mitmgate.core.masking import MaskerFile
 from mitmgate.core.rules import load
 from mitmgate.core.rules.rule import Rule
@@ -20,7 +21,6 @@ from mitmgate.core.ruling.reach import idle
 from mitmgate.core.tokens.file import IdentityFile
 from mitmgate.core.tokens.shadow import shadowed
 from mitmgate.core.wire.endpoints import OPERATIONS
-from mitmgate.rulebook import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from typing import Any
 
 from mitmproxy import http
 
-from mitmgate import explaining, messages, showing
+from mitmgate.cli import explaining, messages, showing
+from mitmgate.cli.judgement import Does, Judged
+from mitmgate.cli.judging import Rules, Trial
 from mitmgate.core.tokens import TokenError, Wanted, presented
 from mitmgate.core.tokens.explain import Check, Explanation
-from mitmgate.judgement import Does, Judged
-from mitmgate.judging import Rules, Trial
 
 PATH = "/v1/chat/completions"
 _WORSE: tuple[Does, ...] = ("goes on", "held", "refused")

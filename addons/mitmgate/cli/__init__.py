@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitmgate import __version__, examining, explaining, notes, rulebook
+from mitmgate import __version__
 from mitmgate.approval import describe
+from mitmgate.cli import examining, explaining, notes, rulebook
 from mitmgate.core import holds, ledger
 from mitmgate.core.rules import RuleError, load
 from mitmgate.core.tokens import devissuer
 from mitmgate.core.wire.segment import plain
 
-RULES = Path(__file__).parent.parent.parent / "rules"
+RULES = Path(__file__).parents[3] / "rules"
 STATE = Path(".mitmgate")
 LIVING: tuple[holds.State, ...] = ("pending", "approved")
 WATCH = 0.5  # seconds between two looks at what waits

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mitmgate.cli.judgement import Hit, Judged, Outcome
 from mitmgate.core.matching import Finding
 from mitmgate.core.wire.segment import Segment, plain
-from mitmgate.judgement import Hit, Judged, Outcome
 
 SHOWN = 100  # characters of a text; of a longer one its length is said
 AROUND = 30  # characters on either side of what was found
