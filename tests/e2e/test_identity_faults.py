@@ -1,4 +1,4 @@
-"""What a review of the identity check found, against a real gate: each failed once."""
+"""Faults and tricks around identity, against a real gate: each got through once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a review of the identity check found: each failed once."""
+"""Faults and tricks around tokens, each of which got through once."""
 
 from __future__ import annotations
 
