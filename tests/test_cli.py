@@ -12,11 +12,13 @@ import jwt
 import pytest
 
 from mitmgate.cli import main
+from mitmgate.core import holds
 from mitmgate.core.holds import HoldStore
 from mitmgate.core.principal import Principal
 from mitmgate.core.tokens import devissuer
 
 ROOT = Path(__file__).parents[1]
+RULES = ROOT / "rules"
 
 
 @pytest.fixture
@@ -287,7 +289,25 @@ def held(tmp_path: Path) -> tuple[Path, str]:
         ttl=60,
     )
     store.close()
+    (tmp_path / holds.IN_FORCE).write_text(str(RULES / "approval.yaml"))
     return tmp_path, hold.id
+
+
+def test_who_decides_is_what_the_gate_goes_by(
+    held: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, hold = held
+    decision = ["approve", hold, "--reason", "fine", "--state", str(state)]
+    text = (RULES / "approval.yaml").read_text("utf-8")
+    named = text.replace("schema: 1\n", "schema: 1\napprovers: {who: {issuer: company-idp}}\n", 1)
+    (tmp_path / "named.yaml").write_text(named)
+    (state / holds.IN_FORCE).write_text(str(tmp_path / "named.yaml"))
+    assert main(decision) == 1
+    assert "is not among the approvers" in capsys.readouterr().err
+    (state / holds.IN_FORCE).unlink()
+    assert main(decision) == 1
+    assert f"no gate has used {state}: name its rules with --rules DIR" in capsys.readouterr().err
+    assert main([*decision, "--rules", str(RULES)]) == 0
 
 
 def test_holds_are_listed_and_decided(

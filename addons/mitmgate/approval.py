@@ -83,6 +83,10 @@ class Approval(GateAddon):
             desk = Desk.of(ctx.master)
             desk.approvals = self._approvals = Approvals(store, lambda: self._file.rules[0])
             self._notices = self._notices or Notices(lambda: self._file.rules[0], desk.shown)
+        if {"gate_rules", "gate_state"} & updated:
+            # For `mitmgate approve`, which must go by the same rules.
+            path = options.rules("approval").resolve()
+            (options.state() / holds.IN_FORCE).write_text(str(path), "utf-8")
 
     def running(self) -> None:
         self._file.watch()

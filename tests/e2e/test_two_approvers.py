@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +20,7 @@ from harness import Gate, StandIn, Tokens, baseline
 
 CHAT = "/v1/chat/completions"
 TEXT = "wire the money to jane.doe@example.com, card 4111 1111 1111 1111"
+MITMGATE = str(Path(sys.executable).with_name("mitmgate"))
 BODY = {"model": "stand-in", "messages": [{"role": "user", "content": TEXT}]}
 WAITS = r"mitmgate approve (h-\S+)"
 
@@ -166,3 +168,23 @@ async def test_one_denial_ends_it(
         ("ben", "deny", "Bob has left"),
     ]
     assert {each["channel"] for each in line["approvals"]} == {"console"}
+
+
+async def test_the_command_goes_by_the_rules_of_its_gate(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens, tmp_path: Path
+) -> None:
+    """Which are not those that a command without a gate would find."""
+    rules = baseline(tokens, standin.url, tmp_path)["approval"]
+    assert not isinstance(rules, str)
+    named = {**rules, "hold": "1s", "approvers": {"who": {"groups": ["approvers"]}}}
+    gate = start_gate(rules={"approval": named})
+    async with gate.client(tokens.mint()) as client:
+        answer = await client.post("/v1/chat/completions", json=BODY)
+    hold = answer.headers["x-gate-hold"]
+    process = await asyncio.create_subprocess_exec(
+        *(MITMGATE, "approve", hold, "--reason", "mine", "--state", str(gate.state)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert b"is not among the approvers" in said

@@ -101,7 +101,7 @@ def decide(options: argparse.Namespace) -> int:
     """Approve or deny a held request, as the user of this machine, if approval.yaml lets them."""
     who = holds.account()
     try:
-        file = load(options.rules / "approval.yaml", holds.ApprovalFile).file
+        file = load(_approval_rules(options), holds.ApprovalFile).file
     except RuleError as e:
         print(e, file=sys.stderr)
         return 1
@@ -114,6 +114,19 @@ def decide(options: argparse.Namespace) -> int:
     elif hold.state == "approved" and not hold.waiting:
         print("nobody waits on the line: the same request goes through when it is sent again")
     return 0
+
+
+def _approval_rules(options: argparse.Namespace) -> Path:
+    """The approval.yaml that the gate goes by. Raises `ValueError` where that is not known."""
+    if options.rules:
+        path: Path = options.rules / "approval.yaml"
+        return path
+    try:
+        return Path((options.state / holds.IN_FORCE).read_text("utf-8"))
+    except OSError:
+        raise ValueError(
+            f"no gate has used {options.state}: name its rules with --rules DIR"
+        ) from None
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -223,8 +236,8 @@ def _parser() -> argparse.ArgumentParser:
         command = add(verdict, decide, verdict=verdict)
         command.add_argument("hold", metavar="ID", help="as `mitmgate holds` shows it")
         command.add_argument("--reason", required=True, help="kept with the decision")
-        help = "the gate's gate_rules directory: its approval.yaml says who decides"
-        command.add_argument("--rules", type=Path, default=RULES, metavar="DIR", help=help)
+        help = "whose approval.yaml says who decides (default: the gate's gate_rules)"
+        command.add_argument("--rules", type=Path, metavar="DIR", help=help)
         state(command)
     command = add("verify", verify)
     command.add_argument("path", type=Path, nargs="?", metavar="PATH", help="directory or file")

@@ -16,7 +16,14 @@ from mitmgate.core.holds.errors import (
     SelfApproval,
     StoreError,
 )
-from mitmgate.core.holds.file import ApprovalFile, Approvers, ConsoleAccess, Limits, Terms
+from mitmgate.core.holds.file import (
+    IN_FORCE,
+    ApprovalFile,
+    Approvers,
+    ConsoleAccess,
+    Limits,
+    Terms,
+)
 from mitmgate.core.holds.hold import Decision, Hold, State, Verdict, Why
 from mitmgate.core.holds.interface import Store
 from mitmgate.core.holds.notify import Notice
@@ -26,6 +33,7 @@ from mitmgate.core.holds.request import digest
 from mitmgate.core.holds.store import HoldStore
 
 __all__ = [
+    "IN_FORCE",
     "AlreadyApproved",
     "ApprovalFile",
     "Approvers",

@@ -40,6 +40,9 @@ Lifetime = Annotated[Duration, pydantic.Field(gt=0)]
 Patience = Annotated[Duration, pydantic.Field(ge=0)]
 
 
+IN_FORCE = "approval-rules"  # names, beside the store, the approval.yaml that its gate goes by
+
+
 class Approvers(Model):
     """The people who may decide, and the masking profile through which they read prompts."""
 
