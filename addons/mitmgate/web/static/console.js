@@ -94,6 +94,7 @@ function follow(refresh) {
   source.addEventListener("error", () => {
     clearInterval(poll);
     poll = setInterval(look, POLL);
+    look(); // perhaps it was refused because the session is over
   });
 }
 
