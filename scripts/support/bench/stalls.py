@@ -223,7 +223,7 @@ async def burst(address: str, content: bytes, rate: float, seconds: float) -> li
 async def _one_after_another(address: str, contents: list[bytes]) -> list[float]:
     """Large requests until it is over. Returns how many milliseconds each of them took."""
     _OVER.clear()
-    took = []
+    took: list[float] = []
     connection = await Connection.to(address)
     while not _OVER.is_set():
         begun = time.perf_counter()
