@@ -65,7 +65,12 @@ def _guarded(event: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         if flow.live and event in ("requestheaders", "request"):
             if exchange is None or (again and event == "requestheaders"):
                 exchange = Exchange.begin(flow)
-        if exchange is None or (exchange.refusal is not None and not self.sees_refusals):
+        if exchange is None:
+            return None
+        if event == "response":
+            # It may have been refused between two hooks, and what the model said is then nobody's.
+            exchange.answer_refusal()
+        if exchange.refusal is not None and not self.sees_refusals:
             return None
         return exchange
 

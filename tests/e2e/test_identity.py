@@ -499,3 +499,49 @@ async def test_keys_are_watched(
         assert 'mitmgate_keys_stale{issuer="test-idp"} 1.0' in scraped
     finally:
         tokens.jwks_file.write_text(tokens_before)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_whole_answer_to_a_revoked_caller_is_neither_delivered_nor_recorded(
+    start_gate: StartGate,
+    tokens: Tokens,
+    identity: Callable[..., Rules],
+    tmp_path: Path,
+    begun: bool,
+) -> None:
+    """Revoked before the answer's headers have come, and between them and its end."""
+    asked, over = asyncio.Event(), asyncio.Event()
+    body = json.dumps({"choices": [{"message": {"content": "jane.doe@example.com"}}]}).encode()
+
+    async def model(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        pieces = (
+            [head % len(body) + body[:9], body[9:]] if begun else [b"", head % len(body) + body]
+        )
+        writer.write(pieces[0])
+        await writer.drain()
+        asked.set()
+        await over.wait()
+        writer.write(pieces[1])
+        await writer.drain()
+        writer.close()
+
+    revoked = tmp_path / "revoked.txt"
+    revoked.write_text("# nobody yet\n")
+    async with await asyncio.start_server(model, "127.0.0.1", 0) as server, asyncio.timeout(30):
+        upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        gate = start_gate(rules=identity(revoked={"file": str(revoked)}), upstream=upstream)
+        async with gate.client(tokens.mint("leaver")) as client:
+            asking = asyncio.create_task(client.post(CHAT, json=BODY))
+            await asked.wait()
+            revoked.write_text("leaver\n")
+            await gate.logged("token_revoked")
+            over.set()
+            answer = await asking
+    assert answer.status_code == 401
+    assert "not accepted" in answer.text
+    gate.stop()
+    recorded = b"".join(path.read_bytes() for path in gate.state.rglob("*.mitm"))
+    assert b"The token is not accepted." in recorded
+    assert b"jane.doe" not in recorded
