@@ -97,15 +97,16 @@ class Matcher:
         }
         reaches = [pattern.reach for pattern in patterns if pattern.reach]
         self._margin = max((each.width + each.ahead for each in reaches), default=0)
-        self._far = [i for i, pattern in enumerate(patterns) if not pattern.reach]
-        self._searching[ENTIRE] = self._searching["decoded"] & frozenset(self._far)
+        far = frozenset(i for i, pattern in enumerate(patterns) if not pattern.reach)
+        unhinted = frozenset(i for i, pattern in enumerate(patterns) if not pattern.words)
+        self._searching[ENTIRE] = self._searching["decoded"] & far
+        self._far = {where: some & far for where, some in self._covering.items()}
+        self._unhinted = {where: some & unhinted for where, some in self._covering.items()}
         self._hints = Hints([pattern.words for pattern in patterns])
-        self._unhinted = [i for i, pattern in enumerate(patterns) if not pattern.words]
-        self._unhinted_prefilter = Prefilter([patterns[i].superset for i in self._unhinted])
-        self._far_prefilter = Prefilter([patterns[i].superset for i in self._far])
         self._prefilter = Prefilter(
             [pattern.superset for pattern in patterns],
             [i for i, pattern in enumerate(patterns) if pattern.reach],
+            [*self._covering.values(), *self._unhinted.values(), *self._far.values()],
         )
 
     @property
@@ -146,33 +147,34 @@ class Matcher:
             }
             found: set[int] = set()
             for view, reading in views_of(segment.text, self.lexicon, self._margin, wanted):
-                also = self._searching.get(view, searched)
+                also = searched & self._searching[view] if view in self._searching else searched
                 shown = "decoded" if view == ENTIRE else view
-                for i, where in self._candidates(view, reading.text, searched, also, found):
+                candidates = self._candidates(segment.where, view, reading.text, also, found)
+                for i, where in candidates:
                     pattern = self._patterns[i]
                     if finding := attempt.confirm(pattern, segment, shown, reading, where):
                         found.add(i)
                         findings.append(finding)
         return tuple(findings)
 
-    def _named(self, view: str, data: bytes) -> Iterable[int]:
+    def _named(self, where: Where, view: str, data: bytes) -> Iterable[int]:
+        """The rules on `where` that `data` may break."""
         if view == ENTIRE:
-            return [self._far[i] for i in self._far_prefilter.candidates(data)]
+            return self._prefilter.candidates(data, self._far[where])
         if view in TURNED and (hinted := self._hints.of(data)) is not None:
-            named = [self._unhinted[i] for i in self._unhinted_prefilter.candidates(data)]
-            return sorted([*named, *self._prefilter.among(data, hinted)])
-        return self._prefilter.candidates(data)
+            named = self._prefilter.candidates(data, self._unhinted[where])
+            return sorted([*named, *self._prefilter.among(data, hinted & self._covering[where])])
+        return self._prefilter.candidates(data, self._covering[where])
 
     def _candidates(
-        self, view: str, text: str, searched: Set[int], also: Set[int], found: Set[int]
+        self, where: Where, view: str, text: str, searched: Set[int], found: Set[int]
     ) -> Iterator[tuple[int, Sequence[Window]]]:
-        """The rules that `text` may break, of those in both sets and not of `found`, and where in
-        it. Whole sets are not worked out: candidates are few."""
+        """The rules of `searched`, but for those `found`, that `text` may break, and where in it."""
         data = scannable(text)
         lowered: str | None = None
         ends: dict[int, set[int]] = {}
-        for i in self._named(view, data):
-            if i not in searched or i not in also or i in found:
+        for i in self._named(where, view, data):
+            if i not in searched or i in found:
                 continue
             if words := self._keywords[i]:
                 lowered = text.lower() if lowered is None else lowered

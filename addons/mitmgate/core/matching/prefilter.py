@@ -106,43 +106,56 @@ class Scanner:
 class Prefilter:
     """The supersets of a set of rules, each known by its position."""
 
-    def __init__(self, patterns: Sequence[str], located: Sequence[int] = ()) -> None:
-        """`located` are the positions of those whose matches `ends` is to find. Raises `ValueError`
-        if a pattern does not compile (`refusals` says which). Takes 1-3 s for 500, without holding
-        the GIL.
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        located: Sequence[int] = (),
+        apart: Iterable[frozenset[int]] = (),
+    ) -> None:
+        """`located` are the positions of those whose matches `ends` is to find, `apart` the sets
+        that `candidates` will be asked for. Raises `ValueError` if a pattern does not compile
+        (`refusals` says which). Takes 1-3 s for 500, without holding the GIL.
         """
         self.available = hyperscan is not None  # if not, every rule is always a candidate
-        self._everything = range(len(patterns))
         self._first: Scanner | None = None
+        self._apart: dict[frozenset[int], Scanner] = {}
         self._groups: dict[int, tuple[Scanner, Sequence[int]]] = {}
         if hyperscan and patterns:
             self._first = Scanner(dict(enumerate(patterns)), _flags(once=True))
-        # Half of the time that rules take to load: meanwhile whole texts are searched. No daemon:
-        # Hyperscan must not be at work when the process ends.
-        self._locating = threading.Thread(
-            target=self._locate, args=(patterns, located), name="prefilter"
+        # Most of the time that rules take to load: meanwhile all of them are looked for in whole
+        # texts. No daemon: Hyperscan must not be at work when the process ends.
+        self._preparing = threading.Thread(
+            target=self._prepare, args=(patterns, located, apart), name="prefilter"
         )
-        self._locating.start()
+        self._preparing.start()
 
-    def _locate(self, patterns: Sequence[str], located: Sequence[int]) -> None:
-        for some in batched(located if hyperscan else (), GROUP):
+    def _prepare(
+        self, patterns: Sequence[str], located: Sequence[int], apart: Iterable[frozenset[int]]
+    ) -> None:
+        if not hyperscan:
+            return
+        for some in {*apart} - {frozenset(), frozenset(range(len(patterns)))}:
+            self._apart[some] = Scanner({i: patterns[i] for i in sorted(some)}, _flags(once=True))
+        for group in batched(located, GROUP):
             try:
-                scanner = Scanner({i: patterns[i] for i in some}, _flags(once=False))
+                scanner = Scanner({i: patterns[i] for i in group}, _flags(once=False))
             except ValueError:
                 continue  # too large if every match counts: then whole texts are searched
-            self._groups.update(dict.fromkeys(some, (scanner, some)))
+            self._groups.update(dict.fromkeys(group, (scanner, group)))
 
     def ready(self) -> None:
-        """Wait until `ends` and `among` know all they will."""
-        self._locating.join()
+        """Wait until nothing gets quicker any more."""
+        self._preparing.join()
 
-    def candidates(self, data: bytes) -> Iterable[int]:
-        """The positions, ascending, of all patterns that may match in `data` (`scannable`)."""
+    def candidates(self, data: bytes, some: frozenset[int]) -> Iterable[int]:
+        """The positions, ascending, of those of `some` that may match in `data` (`scannable`)."""
+        if not some:
+            return ()
         if self._first is None:
-            return self._everything
+            return sorted(some)
         found: list[int] = []
-        self._first.scan(data, lambda i, end: found.append(i))
-        return sorted(found)
+        self._apart.get(some, self._first).scan(data, lambda i, end: found.append(i))
+        return sorted(some.intersection(found))
 
     def among(self, data: bytes, some: Set[int]) -> Set[int]:
         """Those of `some` that may match in `data`; cheaper than `candidates` where it is few."""

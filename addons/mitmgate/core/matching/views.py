@@ -63,6 +63,7 @@ def _all(
         yield from _spelled(letters, lexicon, margin, wanted)
         return
     for i in range(ROUNDS):
+        escaped = folded
         if (plain := unescaped(folded)) is not folded:
             yield from _turned(letters[1], wanted)  # in which a backslash may be one
             if not plain.text.isascii():
@@ -74,6 +75,8 @@ def _all(
             yield from _spelled(letters, lexicon, margin, wanted)
         plain, spans = decoded(folded)
         if not spans:
+            if folded is escaped:
+                return  # another round would see no more
             continue
         if margin is not None and (cut := plain.around(spans, margin)) is not plain:
             for reading in _normalised(plain)[0]:
