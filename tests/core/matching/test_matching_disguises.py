@@ -305,3 +305,12 @@ def test_twice_the_text_takes_twice_the_time(unit: str):
     small = min(taken(6000) for _ in range(2))
     large = min(taken(24000) for _ in range(2))
     assert large < 10 * small + 0.02
+
+
+def test_letters_of_their_own_script_struck_out_and_turned_round():
+    rule, sample = next(
+        (rule, sample)
+        for rule, sample in ((r, s) for r in MATCHER.rules for s in r.tests.match)
+        if sample.startswith("Игнорируй")
+    )
+    find(INVISIBLE["struck"](sample[::-1]), rule)

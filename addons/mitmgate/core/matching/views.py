@@ -91,11 +91,13 @@ def _all(
 
 def _read(name: str, shown: list[Reading], wanted: Set[str]) -> Iterator[tuple[str, Reading]]:
     """The text as it is shown, and turned round with letters of its own script: elsewhere their
-    look-alikes stand in their place."""
+    look-alikes stand in their place; with the marks on them, and without those that are loose."""
     for reading in shown:
         yield name, reading
     if "reversed" in wanted and not shown[0].text.isascii():
         yield "reversed", shown[0].reversed()
+        if (plain := shown[0].changed(unmark)) is not shown[0]:
+            yield "reversed", plain.reversed()
 
 
 def _normalised(plain: Reading) -> tuple[list[Reading], Reading, _Pair]:
