@@ -128,7 +128,7 @@ def test_without_hyperscan_the_findings_are_the_same(make: Make, monkeypatch: py
     assert fast.prefiltered
     texts = ("forbidden", "une École", "f\u200borbidden q", "", "neither")
     wanted = [fast.scan(prompt(text), BOB) for text in texts]
-    fast._prefilter.ready()
+    fast.ready()
     monkeypatch.setattr(prefiltering, "hyperscan", None)
     slow = make(*entries)
     assert not slow.prefiltered

@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 
 from mitmgate.core.matching import Finding, Matcher
 from mitmgate.core.matching.matcher import Pattern
-from mitmgate.core.matching.required import required
-from mitmgate.core.matching.superset import superset
 from mitmgate.core.matching.syntax import compile_pattern, parse
-from mitmgate.core.matching.window import reach
 from mitmgate.core.rules.rule import Rule
 from mitmgate.core.wire.segment import Segment
 
@@ -43,7 +40,7 @@ def _matcher(rules: list[Rule]) -> Matcher:
         assert rule.match
         tree = parse(rule.match)
         compiled = compile_pattern(rule.match)
-        patterns.append(Pattern(rule, compiled, superset(tree), reach(tree), required(tree)))
+        patterns.append(Pattern.of(rule, compiled, tree))
     return Matcher(patterns)
 
 

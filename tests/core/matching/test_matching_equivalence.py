@@ -9,13 +9,12 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mitmgate.core.matching import decoding, normalising, prefilter, views
+from mitmgate.core.matching import decoding, normalising, prefilter, skeleton, views
 from mitmgate.core.matching import matcher as matching
 from mitmgate.core.matching import search as searching
-from mitmgate.core.matching.matcher import Finding, Matcher, Pattern
-from mitmgate.core.matching.required import required
+from mitmgate.core.matching.matcher import Finding, Matcher
 from mitmgate.core.matching.search import search
-from mitmgate.core.matching.superset import superset
+from mitmgate.core.matching.sieve import Pattern
 from mitmgate.core.matching.syntax import compile_pattern, parse
 from mitmgate.core.matching.window import WIDEST, Reach, Window, reach, windows
 from mitmgate.core.rules.rule import Rule
@@ -29,7 +28,7 @@ def pattern_of(match: str) -> Pattern:
         {"id": "rule", "title": "T", "action": "deny", "match": match, "tests": tests}
     )
     tree = parse(match)
-    return Pattern(rule, compile_pattern(match), superset(tree), reach(tree), required(tree))
+    return Pattern.of(rule, compile_pattern(match), tree)
 
 
 def plainly(patterns: Sequence[Pattern], segment: Segment) -> list[Finding]:
@@ -58,6 +57,7 @@ ATOMS = st.sampled_from(
         *"abk19é",
         *(r"\b", r"\B", "^", "$", r"\Z", r"\A", "(?m:$)", "(?m:^)"),
         *(r"\w", r"\W", r"\s", ".", "[ab]", "[^a]", "(?-i:K)", r"\n"),
+        *("-", r"\.", "[-.]", "[-a]", r"\(", "_", "ab 1", r"b\s+k9"),
         *(
             "(?=ab)",
             r"(?!b\b)",
@@ -87,6 +87,7 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 PATTERNS = st.lists(st.recursive(ATOMS, _combined, max_leaves=9), min_size=1, max_size=5)
 PIECES = st.one_of(
     st.text("abkK19é \n", max_size=8),
+    st.text("ab1-._*( \n", max_size=8),
     st.sampled_from(
         ["a b", "ab 1", "\u212a", "\u0130", "\u200b", "  ", "%61", "😀é", "\ud800", "9"]
     ),
@@ -96,17 +97,28 @@ TEXTS = st.lists(PIECES, max_size=14).map("".join)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(matches=PATTERNS, texts=st.lists(TEXTS, min_size=1, max_size=8))
-def test_findings_are_those_of_a_plain_search(matches: list[str], texts: list[str]):
+@given(
+    matches=PATTERNS,
+    texts=st.lists(TEXTS, min_size=1, max_size=8),
+    strong=st.sampled_from([1, 2, skeleton.STRONG]),
+    ready=st.booleans(),
+)
+def test_findings_are_those_of_a_plain_search(
+    matches: list[str], texts: list[str], strong: int, ready: bool
+):
     patterns = []
-    for match in matches:
-        try:
-            patterns.append(pattern_of(match))
-        except (regex.error, ValueError):
-            continue  # refused when the rules load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skeleton, "STRONG", strong)
+        for match in matches:
+            try:
+                patterns.append(pattern_of(match))
+            except (regex.error, ValueError):
+                continue  # refused when the rules load
     refused = prefilter.refusals({i: p.superset for i, p in enumerate(patterns)})
     patterns = [pattern for i, pattern in enumerate(patterns) if i not in refused]
     matcher = Matcher(patterns)
+    if ready:
+        matcher.ready()
     for text in texts:
         segment = Segment("prompt", "x", text)
         found = matcher.scan([segment], None)
@@ -134,7 +146,7 @@ def test_long_texts_are_searched_only_where_a_rule_may_match(
 ):
     pattern = pattern_of(match)
     matcher = Matcher([pattern])
-    matcher._prefilter.ready()
+    matcher.ready()
     seen: list[Sequence[Window]] = []
 
     def spy(compiled: object, text: str, seconds: None, where: Sequence[Window]) -> object:
@@ -213,15 +225,15 @@ def test_a_pattern_that_is_too_large_to_be_located_is_still_a_candidate(
     monkeypatch: pytest.MonkeyPatch,
 ):
     class Limited(prefilter.Scanner):
-        def __init__(self, patterns: Mapping[int, str], flags: int, **more: Any) -> None:
+        def __init__(self, patterns: Mapping[int, str], flags: int, *more: Any) -> None:
             if flags == prefilter._flags(once=False):
                 raise ValueError("Pattern is too large.")
-            super().__init__(patterns, flags, **more)
+            super().__init__(patterns, flags, *more)
 
     monkeypatch.setattr(prefilter, "Scanner", Limited)
-    listing = prefilter.Prefilter(["a"], [0])
-    listing.ready()
-    assert listing.ends(b"abca", 0) == {0: set()}
+    locator = prefilter.Locator({0: "a"}, frozenset())
+    locator.prepare()
+    assert locator.ends(b"abca", 0) == {0: None}
     pattern = pattern_of("cat")
     segment = Segment("prompt", "x", "a cat")
     assert list(Matcher([pattern]).scan([segment], None)) == plainly([pattern], segment) != []
@@ -229,14 +241,13 @@ def test_a_pattern_that_is_too_large_to_be_located_is_still_a_candidate(
 
 def test_too_many_ends_are_not_listed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(prefilter, "GROUP", 2)
-    listing = prefilter.Prefilter(["a", "b", "c", "d"], [0, 1, 3])
-    listing.ready()
-    assert listing.ends(b"abcabd", 0) == {0: {1, 4}, 1: {2, 5}}
-    assert listing.ends(b"abcabd", 3) == {3: {6}}
-    assert listing.ends(b"abcabd", 2) == {2: set()}
+    locator = prefilter.Locator(dict(enumerate("abcd")), frozenset([2]))
+    locator.prepare()
+    assert locator.ends(b"abcabd", 0) == {0: {1, 4}, 1: {2, 5}}
+    assert locator.ends(b"abccbd", 3) == {2: {3}, 3: {6}}
     monkeypatch.setattr(prefilter, "MOST_ENDS", 3)
-    assert listing.ends(b"abcab", 1) == {0: set(), 1: set()}
-    assert listing.ends(b"abca", 1) == {0: {1, 4}, 1: {2}}
+    assert locator.ends(b"abcab", 1) == {0: None, 1: None}
+    assert locator.ends(b"abca", 1) == {0: {1, 4}, 1: {2}}
 
 
 def _encoded() -> st.SearchStrategy[str]:

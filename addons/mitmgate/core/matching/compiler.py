@@ -12,12 +12,10 @@ from typing import Any
 import regex
 
 from mitmgate.core.matching import prefilter
-from mitmgate.core.matching.matcher import Matcher, Pattern
+from mitmgate.core.matching.matcher import Matcher
 from mitmgate.core.matching.probe import shorten, witness
-from mitmgate.core.matching.required import required
-from mitmgate.core.matching.superset import superset
+from mitmgate.core.matching.sieve import Pattern
 from mitmgate.core.matching.syntax import compile_pattern, parse
-from mitmgate.core.matching.window import reach
 from mitmgate.core.rules.loader import Loaded, Location, Problem, RuleError
 from mitmgate.core.rules.rule import CALLS, Rule, Where
 from mitmgate.core.wire.calls import unfold
@@ -86,7 +84,7 @@ def _pattern(rule: Rule, match: str) -> Pattern:
     tree = parse(match)
     if (text := witness(compiled, tree)) is not None:
         raise ValueError(f"backtracks for too long on {shorten(text)}; bound its repeats")
-    return Pattern(rule, compiled, superset(tree), reach(tree), required(tree))
+    return Pattern.of(rule, compiled, tree)
 
 
 def _traffic(rule: Rule, where: Where, address: str, sample: str) -> list[Segment]:

@@ -7,24 +7,20 @@ business: hits of experimental rules are reported like any other, see `Rule.enfo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import regex
-
 from mitmgate.core.matching.letters import Lexicon
-from mitmgate.core.matching.prefilter import Hints, Prefilter
 from mitmgate.core.matching.reading import Reading
-from mitmgate.core.matching.search import WHOLE, search
-from mitmgate.core.matching.superset import scannable
+from mitmgate.core.matching.search import search
+from mitmgate.core.matching.sieve import Look, Pattern, Sieve
 from mitmgate.core.matching.views import ENTIRE, views_of
-from mitmgate.core.matching.window import Reach, Window, windows
+from mitmgate.core.matching.window import Window
 from mitmgate.core.principal import Principal
 from mitmgate.core.rules.rule import Rule, View, Where
 from mitmgate.core.wire.segment import Segment
 
-TURNED = ("rot13", "reversed")  # views in which a text that was not turned round has no words
 INLINE = 4 << 10  # characters: 0.3 ms of prose, 25 ms of letters set apart; more in a thread
 SHOWN = 200  # characters of the matched text in a finding
 PATIENCE = 5  # timeouts in one scan; after these a candidate counts as a hit untried
@@ -49,30 +45,12 @@ class Finding:
     view: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A rule ready to be searched: its compiled pattern and the superset that stands for it.
-
-    With a `reach` it is searched only around where the superset matches, else in the whole text.
-    With `words`, every match has one of them.
-    """
-
-    rule: Rule
-    compiled: regex.Pattern[str]
-    superset: str
-    reach: Reach | None
-    words: frozenset[str] = frozenset()
-
-
 class Matcher:
     """A compiled set of rules. `compile` makes it, checks included; any thread may scan with it."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         """Raises `ValueError` if Hyperscan does not take one of the supersets."""
         self._patterns = tuple(patterns)
-        self._keywords = tuple(
-            tuple(word.lower() for word in pattern.rule.keywords) for pattern in patterns
-        )
         self._covering = {
             where: frozenset(i for i, p in enumerate(patterns) if where in p.rule.where)
             for where in get_args(Where)
@@ -97,17 +75,11 @@ class Matcher:
         }
         reaches = [pattern.reach for pattern in patterns if pattern.reach]
         self._margin = max((each.width + each.ahead for each in reaches), default=0)
-        far = frozenset(i for i, pattern in enumerate(patterns) if not pattern.reach)
-        unhinted = frozenset(i for i, pattern in enumerate(patterns) if not pattern.words)
-        self._searching[ENTIRE] = self._searching["decoded"] & far
-        self._far = {where: some & far for where, some in self._covering.items()}
-        self._unhinted = {where: some & unhinted for where, some in self._covering.items()}
-        self._hints = Hints([pattern.words for pattern in patterns])
-        self._prefilter = Prefilter(
-            [pattern.superset for pattern in patterns],
-            [i for i, pattern in enumerate(patterns) if pattern.reach],
-            [*self._covering.values(), *self._unhinted.values(), *self._far.values()],
-        )
+        self._sieve = Sieve(patterns, self._covering)
+
+    def ready(self) -> None:
+        """Wait until it is as quick as it gets; its findings are the same before."""
+        self._sieve.ready()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -117,7 +89,7 @@ class Matcher:
     @property
     def prefiltered(self) -> bool:
         """False where Hyperscan is missing: the same findings, at hundreds of times the cost."""
-        return self._prefilter.available
+        return self._sieve.available
 
     def scan(self, segments: Iterable[Segment], principal: Principal | None) -> tuple[Finding, ...]:
         """All hits, in the order of segments, then of views: one per rule and segment.
@@ -145,47 +117,19 @@ class Matcher:
             wanted = {
                 view for view, rules in self._searching.items() if not rules.isdisjoint(searched)
             }
-            found: set[int] = set()
-            for view, reading in views_of(segment.text, self.lexicon, self._margin, wanted):
-                also = searched & self._searching[view] if view in self._searching else searched
+            look = Look(self._sieve, segment.where, set(searched))
+            for view, reading in views_of(
+                segment.text, self.lexicon, self._margin, wanted, look.worth
+            ):
                 shown = "decoded" if view == ENTIRE else view
-                candidates = self._candidates(segment.where, view, reading.text, also, found)
-                for i, where in candidates:
+                for i, where in look.candidates(view, reading):
+                    if i not in self._searching.get(shown, searched):
+                        continue
                     pattern = self._patterns[i]
                     if finding := attempt.confirm(pattern, segment, shown, reading, where):
-                        found.add(i)
+                        look.open.remove(i)
                         findings.append(finding)
         return tuple(findings)
-
-    def _named(self, where: Where, view: str, data: bytes) -> Iterable[int]:
-        """The rules on `where` that `data` may break."""
-        if view == ENTIRE:
-            return self._prefilter.candidates(data, self._far[where])
-        if view in TURNED and (hinted := self._hints.of(data)) is not None:
-            named = self._prefilter.candidates(data, self._unhinted[where])
-            return sorted([*named, *self._prefilter.among(data, hinted & self._covering[where])])
-        return self._prefilter.candidates(data, self._covering[where])
-
-    def _candidates(
-        self, where: Where, view: str, text: str, searched: Set[int], found: Set[int]
-    ) -> Iterator[tuple[int, Sequence[Window]]]:
-        """The rules of `searched`, but for those `found`, that `text` may break, and where in it."""
-        data = scannable(text)
-        lowered: str | None = None
-        ends: dict[int, set[int]] = {}
-        for i in self._named(where, view, data):
-            if i not in searched or i in found:
-                continue
-            if words := self._keywords[i]:
-                lowered = text.lower() if lowered is None else lowered
-                if not any(word in lowered for word in words):
-                    continue
-            if reach := self._patterns[i].reach:
-                if i not in ends:
-                    ends |= self._prefilter.ends(data, i)
-                yield i, windows(data, ends[i], reach) if ends[i] else WHOLE
-            else:
-                yield i, WHOLE
 
 
 class _Attempt:

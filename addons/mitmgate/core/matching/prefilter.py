@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import lru_cache
 from itertools import batched
 from typing import Any
@@ -23,12 +24,12 @@ except ImportError:  # no wheel for this platform
     hyperscan = None
 
 DEAR = 0.2  # seconds; what took less to make is not kept
-GROUP = 32  # patterns in one scan for ends: a small database is quick, and most are not needed
+GROUP = 8  # patterns in one scan for ends: a small database is quick, and most are not needed
 MOST_ENDS = 1000  # noted in one scan, 0.2 ms, or one for 256 bytes; where there are more, whole
 # texts are searched
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _compiled(
     patterns: tuple[tuple[int, str], ...], flags: int, once: frozenset[int] = frozenset()
 ) -> Any:
@@ -106,77 +107,60 @@ class Scanner:
 class Prefilter:
     """The supersets of a set of rules, each known by its position."""
 
-    def __init__(
-        self,
-        patterns: Sequence[str],
-        located: Sequence[int] = (),
-        apart: Iterable[frozenset[int]] = (),
-    ) -> None:
-        """`located` are the positions of those whose matches `ends` is to find, `apart` the sets
-        that `candidates` will be asked for. Raises `ValueError` if a pattern does not compile
-        (`refusals` says which). Takes 1-3 s for 500, without holding the GIL.
+    def __init__(self, patterns: Mapping[int, str], apart: Iterable[frozenset[int]] = ()) -> None:
+        """`apart` are the sets of positions that `candidates` will be asked for. Raises
+        `ValueError` if a pattern does not compile (`refusals` says which). Takes 1-3 s for 500,
+        without holding the GIL.
         """
         self.available = hyperscan is not None  # if not, every rule is always a candidate
-        self._first: Scanner | None = None
+        self._all = Scanner(patterns, _flags(once=True)) if hyperscan and patterns else None
         self._apart: dict[frozenset[int], Scanner] = {}
-        self._groups: dict[int, tuple[Scanner, Sequence[int]]] = {}
-        if hyperscan and patterns:
-            self._first = Scanner(dict(enumerate(patterns)), _flags(once=True))
-        # Most of the time that rules take to load: meanwhile all of them are looked for in whole
-        # texts. No daemon: Hyperscan must not be at work when the process ends.
-        self._preparing = threading.Thread(
-            target=self._prepare, args=(patterns, located, apart), name="prefilter"
-        )
-        self._preparing.start()
+        self._patterns = patterns
+        self._sets = [some for some in dict.fromkeys(apart) if 0 < len(some) < len(patterns)]
 
-    def _prepare(
-        self, patterns: Sequence[str], located: Sequence[int], apart: Iterable[frozenset[int]]
-    ) -> None:
-        if not hyperscan:
-            return
-        for some in {*apart} - {frozenset(), frozenset(range(len(patterns)))}:
-            self._apart[some] = Scanner({i: patterns[i] for i in sorted(some)}, _flags(once=True))
-        for group in batched(located, GROUP):
-            try:
-                scanner = Scanner({i: patterns[i] for i in group}, _flags(once=False))
-            except ValueError:
-                continue  # too large if every match counts: then whole texts are searched
-            self._groups.update(dict.fromkeys(group, (scanner, group)))
-
-    def ready(self) -> None:
-        """Wait until nothing gets quicker any more."""
-        self._preparing.join()
+    def prepare(self) -> None:
+        """Compile each of the sets, until when all patterns are looked for at once."""
+        for some in self._sets if self.available else ():
+            chosen = {i: self._patterns[i] for i in sorted(some)}
+            self._apart[some] = Scanner(chosen, _flags(once=True))
 
     def candidates(self, data: bytes, some: frozenset[int]) -> Iterable[int]:
         """The positions, ascending, of those of `some` that may match in `data` (`scannable`)."""
         if not some:
             return ()
-        if self._first is None:
+        if self._all is None:
             return sorted(some)
         found: list[int] = []
-        self._apart.get(some, self._first).scan(data, lambda i, end: found.append(i))
+        self._apart.get(some, self._all).scan(data, lambda i, end: found.append(i))
         return sorted(some.intersection(found))
 
-    def among(self, data: bytes, some: Set[int]) -> Set[int]:
-        """Those of `some` that may match in `data`; cheaper than `candidates` where it is few."""
-        found: set[int] = set()
-        asked: set[int] = set()
-        for position in sorted(some):
-            if position not in self._groups:
-                found.add(position)
-            elif position not in asked:
-                scanner, members = self._groups[position]
-                asked.update(members)
-                scanner.scan(data, lambda i, end: found.add(i))
-        return found & some
 
-    def ends(self, data: bytes, position: int) -> dict[int, set[int]]:
+class Locator:
+    """Where in a text the supersets of rules match, which are known by their positions."""
+
+    def __init__(self, patterns: Mapping[int, str], once: Set[int]) -> None:
+        """Of the patterns in `once`, `ends` is to find one match only."""
+        self._patterns = patterns
+        self._once = once
+        self._groups: dict[int, tuple[Scanner, Sequence[int]]] = {}
+
+    def prepare(self) -> None:
+        """Compile them; nothing can be told before."""
+        for group in batched(self._patterns if hyperscan else (), GROUP):
+            some = {i: self._patterns[i] for i in group}
+            try:
+                scanner = Scanner(some, _flags(once=False), frozenset(self._once & some.keys()))
+            except ValueError:
+                continue  # too large if every match counts: then whole texts are searched
+            self._groups.update(dict.fromkeys(group, (scanner, group)))
+
+    def ends(self, data: bytes, position: int) -> Mapping[int, Set[int] | None]:
         """All offsets in `data` at which a match of this pattern may end; others come with it.
 
-        Empty if it is not located, or if they are too many to be listed.
+        None if they are too many to be listed, or cannot be told.
         """
         if position not in self._groups:
-            return {position: set()}
+            return {position: None}
         scanner, members = self._groups[position]
         found: dict[int, set[int]] = {i: set() for i in members}
         left = max(MOST_ENDS, len(data) >> 8)
@@ -188,7 +172,30 @@ class Prefilter:
             return left < 0
 
         scanner.scan(data, note)
-        return found if left >= 0 else {i: set() for i in members}
+        return found if left >= 0 else dict.fromkeys(members)
+
+
+class Skeletons:
+    """Which rules some view of a text may break, by what is left of both in any view."""
+
+    def __init__(self, patterns: Mapping[int, str], apart: Iterable[frozenset[int]]) -> None:
+        """`apart` are the sets of positions that `among` will be asked for."""
+        self._patterns = patterns
+        self._sets = apart
+        self._prefilter: Prefilter | None = None
+
+    def prepare(self) -> None:
+        """Compile them; nothing can be told before."""
+        with suppress(ValueError):  # too large: then every view is looked at
+            prefilter = Prefilter(self._patterns, self._sets)
+            prefilter.prepare()
+            self._prefilter = prefilter if prefilter.available else None
+
+    def among(self, data: bytes, some: frozenset[int]) -> frozenset[int] | None:
+        """Those of `some` that may match in a view of `data` (`bare`); None if it is not known."""
+        if self._prefilter is None:
+            return None
+        return frozenset(self._prefilter.candidates(data, some))
 
 
 class Hints:
@@ -227,7 +234,7 @@ def refusals(patterns: Mapping[int, str]) -> dict[int, str]:
     if hyperscan:
         for key, pattern in patterns.items():
             try:
-                Prefilter([pattern])
+                Scanner({0: pattern}, _flags(once=True))
             except ValueError as e:
                 found[key] = str(e)
     return found

@@ -30,11 +30,23 @@ _INSIGNIFICANT = bytes(c for c in range(256) if not chr(c).isalnum() or c > 127)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """`text`, made from `source`. Without a source it is the original."""
+    """`text`, made from `source`. Without a source it is the original.
+
+    It is `alike` if it differs from its source in blanks and dividing punctuation alone.
+    """
 
     text: str
     source: Reading | None = None
     back: Back | None = None
+    alike: bool = False
+
+    @property
+    def root(self) -> Reading:
+        """The earliest reading from which it differs in blanks and dividing punctuation alone."""
+        reading = self
+        while reading.alike and reading.source is not None:
+            reading = reading.source
+        return reading
 
     def origin(self, start: int, end: int) -> Span | None:
         """Where `text[start:end]` comes from in the original: the least that covers it.
@@ -63,13 +75,17 @@ class Reading:
         text = "".join([*pieces, self.text[done:]])
         return Reading(text, self, lambda start, end: _before_edits(edits, start, end))
 
-    def changed(self, change: Callable[[str], str]) -> Reading:
+    def changed(self, change: Callable[[str], str], *, alike: bool = False) -> Reading:
         """This text as `change` makes it, which looks at few characters at a time, and never
-        across a word's beginning."""
+        across a word's beginning. It is `alike` only if this text is ASCII."""
         text = in_blocks(change, self.text)
         if len(text) == len(self.text) and text == self.text:
             return self
-        return Reading(text, self, lambda start, end: _before_change(self.text, change, start, end))
+
+        def back(start: int, end: int) -> Span:
+            return _before_change(self.text, change, start, end)
+
+        return Reading(text, self, back, alike and self.text.isascii())
 
     def translated(self, text: str) -> Reading:
         """`text`, which has as many characters, each instead of one here."""
@@ -81,7 +97,7 @@ class Reading:
         if len(text) == len(self.text):
             return self
         shift = len(self.text) - len(self.text.lstrip(" "))
-        return Reading(text, self, lambda start, end: (start + shift, end + shift))
+        return Reading(text, self, lambda start, end: (start + shift, end + shift), alike=True)
 
     def reversed(self) -> Reading:
         size = len(self.text)

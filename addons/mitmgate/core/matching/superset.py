@@ -10,13 +10,16 @@ dropped. Bytes, because bounded repeats of UTF-8 characters take Hyperscan secon
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import regex
 
 from mitmgate.core.matching.reading import BLOCK
-from mitmgate.core.matching.syntax import REPEATS, codes, members
+from mitmgate.core.matching.syntax import ASCII, REPEATS, codes, members
 
 # Letters beyond ASCII that are an ASCII letter in another case. The text is scanned without them,
 # so a class that takes characters beyond ASCII takes these ASCII letters too.
@@ -24,7 +27,7 @@ _TWINS = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
 _BEYOND = r"iks\x80-\xff"
 MOST = 1000  # times that a repeat is counted exactly; Hyperscan has a limit, and counting costs
 _ONE_CHARACTER = (codes.NOT_LITERAL, codes.IN, codes.ANY)
-_NOTHING = (codes.AT, codes.ASSERT, codes.ASSERT_NOT, codes.FAILURE)
+_NO_TEXT = (codes.AT, codes.ASSERT, codes.ASSERT_NOT, codes.FAILURE)
 
 
 def scannable(text: str) -> bytes:
@@ -39,43 +42,86 @@ def scannable(text: str) -> bytes:
     return b"".join([piece.encode("utf-8", "surrogatepass") for piece in pieces])
 
 
-def superset(tree: Any) -> str:
-    """The pattern for Hyperscan, of ASCII characters only, to be compiled with CASELESS."""
-    return "".join(_spell(operator, argument) for operator, argument in tree)
+class Impossible(ValueError):
+    """A pattern that cannot match where some characters never are."""
 
 
-def _spell(operator: Any, argument: Any) -> str:
+@dataclass(frozen=True, slots=True)
+class Alphabet:
+    """The ASCII characters of a kind of text: those `kept` in it, and those its original never has.
+
+    What is neither has been taken out of the text. It has others as well if it goes `beyond`.
+    """
+
+    kept: frozenset[str] = frozenset(ASCII)
+    absent: frozenset[str] = frozenset()
+    beyond: bool = True
+
+
+def superset(tree: Any, alphabet: Alphabet = Alphabet()) -> str:
+    """The pattern for Hyperscan, of ASCII characters only, to be compiled with CASELESS.
+
+    It matches in what is left of a text in `alphabet` wherever the pattern does in the text; empty
+    if it would anywhere. Raises `Impossible` if the pattern cannot match in such a text.
+    """
+    return "".join(_spell(operator, argument, alphabet) for operator, argument in tree)
+
+
+def _spell(operator: Any, argument: Any, alphabet: Alphabet) -> str:
     if operator is codes.LITERAL:
-        return _literal(chr(argument))
+        return _literal(chr(argument), alphabet)
     if operator in _ONE_CHARACTER:
-        return _repeated(operator, argument, 1, 1)
+        return _repeated(operator, argument, 1, 1, alphabet)
     if operator in REPEATS:
         low, high, body = argument
         if len(body) == 1 and body[0][0] in _ONE_CHARACTER:
             of, what = body[0]
-            return _repeated(of, what, low, high)
-        return f"(?:{superset(body)}){_times(low, high)}"
+            return _repeated(of, what, low, high, alphabet)
+        try:
+            repeated = superset(body, alphabet)
+        except Impossible:
+            if low:
+                raise
+            return ""
+        return f"(?:{repeated}){_times(low, high)}" if repeated else ""
     if operator is codes.SUBPATTERN:
-        return f"(?:{superset(argument[3])})"
+        return f"(?:{superset(argument[3], alphabet)})"
     if operator is codes.ATOMIC_GROUP:
-        return f"(?:{superset(argument)})"
+        return f"(?:{superset(argument, alphabet)})"
     if operator is codes.BRANCH:
-        return f"(?:{'|'.join(map(superset, argument[1]))})"
+        return _either(argument[1], alphabet)
     if operator is codes.GROUPREF_EXISTS:
         _, yes, no = argument
-        return f"(?:{superset(yes)}|{superset(no or ())})"
+        return _either((yes, no or ()), alphabet)
     if operator is codes.GROUPREF:
         return r"[\x00-\xff]*"
-    if operator in _NOTHING:
+    if operator in _NO_TEXT:
         return ""
     raise ValueError(f"{operator} is not supported")
 
 
-def _literal(character: str) -> str:
+def _either(branches: Iterable[Any], alphabet: Alphabet) -> str:
+    spelled: list[str] = []
+    for branch in branches:
+        with suppress(Impossible):
+            spelled.append(superset(branch, alphabet))
+    if not spelled:
+        raise Impossible
+    return f"(?:{'|'.join(spelled)})"
+
+
+def _literal(character: str, alphabet: Alphabet) -> str:
+    if character in alphabet.absent:
+        raise Impossible
     if character.isascii():
+        if character not in alphabet.kept:
+            return ""
         return character if character.isalnum() else _bytes(character)
     cases = {character, *regex.findall(regex.escape(character), _cased(), regex.IGNORECASE)}
-    return f"(?:{'|'.join(sorted({_bytes(_TWINS.get(c, c)) for c in cases}))})"
+    spelled = {_TWINS.get(c, c) for c in cases}
+    if not alphabet.beyond and not (spelled := set(filter(str.isascii, spelled))):
+        raise Impossible
+    return f"(?:{'|'.join(sorted(map(_bytes, spelled)))})"
 
 
 @cache
@@ -86,12 +132,21 @@ def _cased() -> str:
     return "".join(regex.findall(with_cases, everything))
 
 
-def _repeated(operator: Any, argument: Any, low: int, high: Any) -> str:
+def _repeated(operator: Any, argument: Any, low: int, high: Any, alphabet: Alphabet) -> str:
     """A class, some characters of it, in bytes: up to four for one beyond ASCII."""
     inside, beyond = members(operator, argument)
+    beyond &= alphabet.beyond
+    inside -= alphabet.absent
+    if not inside and not beyond:
+        if low:
+            raise Impossible
+        return ""
+    kept = inside & alphabet.kept
+    if len(kept) < len(inside):
+        low = 0
     if not beyond:
-        return f"[{_ranges(inside)}]{_times(low, high)}"
-    return f"[{_ranges(inside)}{_BEYOND}]{_times(low, high, width=4)}"
+        return f"[{_ranges(kept)}]{_times(low, high)}" if kept else ""
+    return f"[{_ranges(kept)}{_BEYOND}]{_times(low, high, width=4)}"
 
 
 def _ranges(characters: frozenset[str]) -> str:
