@@ -28,12 +28,14 @@ TINY = Effort(
     seconds=0.2,
     turns=1,
     held=3,
+    exchanges=2,
 )
 PARTS = {
     "rules": 7,
     "masking": 8,
     "streams": 20,
     "tokens": 6,
+    "recording": 7,
     "stalls": 10,
     "holds": 8,
 }  # and how many figures each has

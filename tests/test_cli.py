@@ -6,13 +6,14 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jwt
 import pytest
 
 from mitmgate.cli import main
-from mitmgate.core import holds
+from mitmgate.core import holds, ledger
 from mitmgate.core.holds import HoldStore
 from mitmgate.core.principal import Principal
 from mitmgate.core.tokens import devissuer
@@ -350,8 +351,58 @@ def test_holds_of_a_gate_that_never_was(tmp_path: Path, capsys: pytest.CaptureFi
     assert not list(tmp_path.iterdir())
 
 
+def recordings(directory: Path) -> Path:
+    """Two files, of which retention has taken the first."""
+    place = directory / "recordings"
+    recording = ledger.Recording(place, "w1")
+    for n in range(2):
+        recording.record(b"3:abc,", {"exchange": f"x-{n}"})
+        recording.close()
+    retention = ledger.Retention(
+        place, directory / "journal", "w1", age=None, size=700, verifier=None
+    )
+    assert retention.step(recording.note, lambda read: None).removed
+    recording.close()
+    return place
+
+
+def test_verify_tells_what_was_removed_from_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = recordings(tmp_path)
+    assert main(["verify", str(place)]) == 0
+    output = capsys.readouterr()
+    assert "1 files with 1 exchanges were removed under retention, the last at 20" in output.out
+    assert output.err == ""  # no progress where nobody looks
+    first, *_ = sorted(place.glob("*.jsonl"))
+    first.unlink()
+    assert main(["verify", str(place)]) == 1
+    assert "has no ledger beside it" in capsys.readouterr().err
+
+
+def test_verify_shows_its_progress_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = recordings(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["verify", str(place)]) == 0
+    shown = capsys.readouterr().err
+    assert "MB\x1b[K" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("key", ["nowhere.pem", "junk.pem"])
+def test_verify_ends_with_2_for_a_key_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    (tmp_path / "junk.pem").write_text("junk")
+    place = recordings(tmp_path)
+    assert main(["verify", str(place), "--public-key", str(tmp_path / key)]) == 2
+    assert "mitmgate: " in capsys.readouterr().err
+
+
 def test_verify_says_what_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "--state", str(tmp_path)]) == 1
+    assert main(["verify", "--state", str(tmp_path)]) == 2
     assert f"{tmp_path / 'recordings'} does not exist" in capsys.readouterr().err
     (tmp_path / "recordings").mkdir()
     assert main(["verify", "--state", str(tmp_path)]) == 0

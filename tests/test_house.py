@@ -28,6 +28,7 @@ KIT = {
     "verdict",
     "options",
     "rulefile",
+    "scrubbing",
     "sweep",
 }
 ENTRIES = {path.stem for path in ADDONS.glob("*.py")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ from mitmproxy import exceptions, http
 from mitmproxy.io import tnetstring
 from mitmproxy.log import ALERT
 
-from mitmgate import options
-from mitmgate.core.ledger import Archive, RecorderFile, RecordingError
+from mitmgate import options, scrubbing
+from mitmgate.core.ledger import Archive, RecorderFile, RecordingError, Stopped
 from mitmgate.core.rules import load
-from mitmgate.core.tokens import CREDENTIAL_HEADERS
 from mitmgate.exchange import Exchange
-from mitmgate.guard import GateAddon, Refusal, deny
+from mitmgate.guard import GateAddon, Refusal
 from mitmgate.rulefile import RuleFile
 
 logger = logging.getLogger(__name__)
 
-UPKEEP = 1.0  # seconds between two looks at what is to be synced or rotated
+UPKEEP = 1.0  # seconds between two looks at what is to be synced, rotated or tried again
+RETENTION = 60.0  # seconds between two looks at what is too old or too much
 
 
 def read(path: Path) -> tuple[RecorderFile, str]:
@@ -49,7 +49,9 @@ class Recorder(GateAddon):
         self._state = Path()
         self._archive: Archive | None = None
         self._writer = ThreadPoolExecutor(1, "recorder")
-        self._upkeep: asyncio.Task[None] | None = None
+        self._keeper = ThreadPoolExecutor(1, "recorder-keeper")  # what takes long
+        self._tasks: list[asyncio.Task[None]] = []
+        self._alive: set[str] = set()
         # The headers of a request as the caller sent them: they change before the answer comes.
         self._asked: weakref.WeakKeyDictionary[http.HTTPFlow, http.Headers] = (
             weakref.WeakKeyDictionary()
@@ -62,19 +64,21 @@ class Recorder(GateAddon):
         self._state = options.state()
         try:
             self._writer.submit(self._open, self._file.rules).result()
-            assert self._archive is not None
-            alive = {exchange.id for exchange in Exchange.under_way()}
-            for note in self._archive.recover(_interrupted, alive):
-                logger.log(ALERT, "%s", note)
         except (RecordingError, ValueError) as e:
             raise exceptions.OptionsError(f"recorder: {e}") from None
 
     def _open(self, rules: RecorderFile) -> None:
-        """Begin to write as `rules` say, in the writer's thread. Nothing is written if it fails."""
-        archive, self._archive = self._archive, None
-        if archive:
-            archive.close()
-        self._archive = Archive(self._state, rules)
+        """Write as `rules` say, in the writer's thread. Nothing is written if it fails."""
+        if self._archive and self._archive.state != self._state:
+            before, self._archive = self._archive, None
+            before.stop()
+            before.close()
+        if self._archive:
+            _tell(self._archive.reopen(rules))
+        else:
+            self._alive = {exchange.id for exchange in Exchange.under_way()}
+            self._archive = Archive(self._state, rules)
+            _tell(self._archive.notes)
         if not rules.refuses_unrecorded:
             logger.log(ALERT, "unsafe_required is off: what cannot be recorded passes unrecorded")
 
@@ -89,14 +93,23 @@ class Recorder(GateAddon):
 
     def running(self) -> None:
         self._file.watch(self._reopen)
-        self._upkeep = asyncio.create_task(self._maintain(), name="recorder upkeep")
+        self._tasks = [
+            asyncio.create_task(self._maintain(), name="recorder upkeep"),
+            asyncio.create_task(self._keep(), name="recorder retention"),
+        ]
 
     def done(self) -> None:
         self._file.stop()
-        if self._upkeep:
-            self._upkeep.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._archive:
-            self._writer.submit(self._archive.close).result()
+            self._archive.stop()
+        self._keeper.shutdown()
+        if self._archive:
+            try:
+                self._writer.submit(self._archive.close).result()
+            except RecordingError as e:
+                logger.log(ALERT, "recorder: %s; the next start closes it", e)
         self._writer.shutdown()
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -106,8 +119,13 @@ class Recorder(GateAddon):
             return
         exchange.verdict.digests["recorder"] = self._file.digest
         exchange.publish()
-        data = self._serialise(flow, exchange)
-        await self._write(lambda archive: archive.admit(exchange.id, data))
+        state = self._copy(flow, exchange)
+        try:
+            await self._write(lambda archive: archive.admit(exchange.id, tnetstring.dumps(state)))
+        except RecordingError as e:
+            logger.log(ALERT, "not recorded: %s", e)
+            if self._file.rules.refuses_unrecorded:
+                raise _unrecorded() from None
 
     async def response(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -116,69 +134,107 @@ class Recorder(GateAddon):
         except Refusal as e:
             exchange.refuse(e)
             exchange.answer_refusal()
-        await self._settle(flow, exchange)
+        await self._settle(flow, exchange, answers=True)
 
     async def error(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
         exchange.aborted = exchange.aborted or _client_left(flow)
-        await self._settle(flow, exchange)
+        await self._settle(flow, exchange, answers=False)
 
-    async def _settle(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    async def _settle(self, flow: http.HTTPFlow, exchange: Exchange, *, answers: bool) -> None:
+        """Record an exchange that is over; `answers` says that an answer can still be withheld."""
         exchange.publish()
-        data, fields = self._serialise(flow, exchange), _fields(flow, exchange)
-        await self._write(lambda archive: archive.settle(exchange.id, data, fields))
-
-    async def _write(self, work: Callable[[Archive], None]) -> None:
-        def write() -> None:
-            if self._archive is None:
-                raise RecordingError(self._state, "the recorder could not begin to write")
-            work(self._archive)
-
+        state, fields = self._copy(flow, exchange), _fields(flow, exchange)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, write)
+            await self._write(
+                lambda archive: archive.settle(exchange.id, tnetstring.dumps(state), fields)
+            )
         except RecordingError as e:
             logger.log(ALERT, "not recorded: %s", e)
-            if self._file.rules.refuses_unrecorded:
-                deny(503, "recording_failed", "The gateway cannot record this exchange.")
+            delivered = exchange.delivery is not None and exchange.delivery.started
+            if answers and not delivered and self._file.rules.refuses_unrecorded:
+                exchange.refuse(_unrecorded())
+                exchange.answer_refusal()
+                exchange.publish()
+            await self._retry_later(flow, exchange)
+
+    async def _retry_later(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Keep what has happened, a refusal for want of space included, until there is space."""
+        state, fields = self._copy(flow, exchange), _fields(flow, exchange)
+        try:
+            await self._write(
+                lambda archive: archive.keep(exchange.id, tnetstring.dumps(state), fields)
+            )
+        except RecordingError as e:
+            logger.log(
+                ALERT, "exchange %s is not kept until it can be recorded: %s", exchange.id, e
+            )
+
+    async def _write[T](self, work: Callable[[Archive], T]) -> T:
+        """Run `work` in the writer's thread. Raises `RecordingError`."""
+
+        def write() -> T:
+            if self._archive is None:
+                raise RecordingError(self._state, "the recorder could not begin to write")
+            return work(self._archive)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, write)
 
     async def _maintain(self) -> None:
+        said = ""
         while True:
             await asyncio.sleep(UPKEEP)
             try:
-                await self._write(lambda archive: archive.maintain())
+                _tell(await self._write(lambda archive: archive.maintain()))
+                said = ""
             except Exception as e:
-                logger.log(ALERT, "recorder upkeep: %s", e)
+                if str(e) != said:  # once, not every second
+                    said = str(e)
+                    logger.log(ALERT, "recorder: %s; it is tried again every second", e)
 
-    def _serialise(self, flow: http.HTTPFlow, exchange: Exchange) -> bytes:
-        """The flow as it will be read, and no credential in it. The live flow is not touched."""
-        scrub = {*CREDENTIAL_HEADERS, "set-cookie", *self._file.rules.scrub}
-        state: dict[str, Any] = flow.get_state()
-        state["backup"] = None
-        state["intercepted"] = False
-        request, response = state["request"], state["response"]
-        request["headers"] = _scrubbed(self._asked.get(flow, flow.request.headers), scrub)
-        if exchange.prompt is not None and self._file.rules.prompts == "exact":
-            request["content"] = exchange.sent
-        elif exchange.prompt is None and exchange.principal is None and exchange.refusal:
-            # Nobody's bytes: whoever has no token must not be able to fill the disk.
-            request["content"], request["headers"] = b"", ()
-            request["path"] = request["path"][:200]
-        if response:
-            response["headers"] = _scrubbed(flow.response.headers, scrub)  # type: ignore[union-attr]
-            if exchange.delivery:
-                response["content"] = bytes(exchange.delivery.captured)
-        if state["error"] and exchange.secret:  # mitmproxy quotes what the server sent
-            message = state["error"]["msg"].replace(exchange.secret, "[KEY]")
-            state["error"]["msg"] = message
-        return tnetstring.dumps(state)
+    async def _keep(self) -> None:
+        """Record what dead gates left, then remove what may go, beside the traffic."""
+        loop, said, recovered = asyncio.get_running_loop(), "", None
+        while True:
+            archive, pause = self._archive, RETENTION
+            try:
+                if archive and archive is not recovered:
+                    await loop.run_in_executor(self._keeper, self._recover, archive)
+                    recovered = archive
+                if archive:
+                    step = await loop.run_in_executor(self._keeper, archive.retain, self._run)
+                    _tell(step.alerts)
+                    for note in step.notes:
+                        logger.info("%s", note)
+                    pause = UPKEEP if step.removed else RETENTION
+                said = ""
+            except Stopped:
+                pause = UPKEEP
+            except Exception as e:
+                if str(e) != said:
+                    said = str(e)
+                    logger.log(ALERT, "recorder: %s; it is tried again in a minute", e)
+            await asyncio.sleep(pause)
+
+    def _recover(self, archive: Archive) -> None:
+        for note in archive.recover(scrubbing.interrupted, self._run, self._alive):
+            logger.log(ALERT, "%s", note)
+
+    def _run(self, work: Callable[[], object]) -> object:
+        return self._writer.submit(work).result()
+
+    def _copy(self, flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
+        asked = self._asked.get(flow, flow.request.headers)
+        return scrubbing.copy(flow, exchange, asked, self._file.rules)
 
 
-def _scrubbed(headers: http.Headers, scrub: set[str]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(
-        (name, value)
-        for name, value in headers.fields
-        if name.decode("latin-1").lower() not in scrub
-    )
+def _unrecorded() -> Refusal:
+    return Refusal(503, "recording_failed", "The gateway cannot record this exchange.")
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        logger.log(ALERT, "%s", note)
 
 
 def _fields(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
@@ -195,16 +251,6 @@ def _fields(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
         "ended": response.timestamp_end if response else None,
         **exchange.summary(),
     }
-
-
-def _interrupted(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """A journaled request of a gate that died, and its ledger fields."""
-    state: dict[str, Any] = tnetstring.loads(data)  # type: ignore[assignment]
-    summary = {**state["metadata"].get("mitmgate", {}), "ending": "interrupted"}
-    state["metadata"]["mitmgate"] = summary
-    state["comment"] = f"{state['comment']} interrupted"
-    state["marked"] = ":boom:"
-    return tnetstring.dumps(state), {"exchange": state["id"], **summary}
 
 
 def _client_left(flow: http.HTTPFlow) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mitmgate import __version__
 from mitmgate.approval import describe
-from mitmgate.cli import examining, explaining, notes, rulebook
-from mitmgate.core import holds, ledger
+from mitmgate.cli import examining, explaining, notes, rulebook, verifying
+from mitmgate.core import holds
 from mitmgate.core.rules import RuleError, load
 from mitmgate.core.tokens import devissuer
 from mitmgate.core.wire.segment import plain
@@ -130,18 +130,19 @@ def _approval_rules(options: argparse.Namespace) -> Path:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check recordings against their ledger; exit 1 if anything was changed, lost or reordered."""
-    key = options.public_key.read_bytes() if options.public_key else None
-    path = options.path or options.state / "recordings"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; name another PATH, or --state DIR")
-    report = ledger.verify(path, key)
+    """Check recordings against their ledger; exit 1 if anything was changed, lost or reordered.
+
+    Returns 2 for what cannot be read.
+    """
+    try:
+        report = verifying.read(options)
+    except (OSError, ValueError) as e:
+        print(f"mitmgate: {e}", file=sys.stderr)
+        return 2
     for finding in report.findings:
         print(finding, file=sys.stderr)
-    print(f"{report.files} files, {report.entries} exchanges", end="")
-    print(f", {report.unsigned} not covered by a signature" if key else "", end="")
-    print(f", {len(report.growing)} still being written" if report.growing else "")
-    print("every record is as it was written" if report.ok else f"{len(report.findings)} findings")
+    for line in verifying.summary(report, signed=options.public_key is not None):
+        print(line)
     return 0 if report.ok else 1
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import holds, masking, report, rules, stalls, streams, tokens
+from bench import holds, masking, recording, report, rules, stalls, streams, tokens
 from bench.figures import FULL, QUICK, Effort, Section
 
 PARTS: Mapping[str, Callable[[Effort], Section]] = {
@@ -16,6 +16,7 @@ PARTS: Mapping[str, Callable[[Effort], Section]] = {
     "masking": masking.measure,
     "streams": streams.measure,
     "tokens": tokens.measure,
+    "recording": recording.measure,
     "stalls": stalls.measure,
     "holds": holds.measure,
 }

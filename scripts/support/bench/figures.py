@@ -32,6 +32,7 @@ class Effort:
     rate: float = 40.0  # small requests a second
     turns: int = 2
     held: int = 200  # requests that wait for approval
+    exchanges: int = 100  # recorded
 
 
 FULL = Effort(rounds=9, prompts=16, bodies=48, deltas=6000, tokens=300)
@@ -45,6 +46,7 @@ QUICK = Effort(
     seconds=0.8,
     turns=1,
     held=50,
+    exchanges=30,
 )
 
 

@@ -14,3 +14,9 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
+
+
+@pytest.fixture
+def direct():
+    """The writer's thread, where there is only one thread."""
+    return lambda work: work()

@@ -18,6 +18,8 @@ from mitmgate.core.ledger import (
     verify,
 )
 from mitmgate.core.ledger import slot as slot_module
+from mitmgate.core.ledger.framing import is_frame
+from mitmgate.core.ledger.journal import Ended
 
 FLOW = b"4:flow,"
 
@@ -28,7 +30,7 @@ def die(slot):
 
 
 def left(journal):
-    return [(found.exchange, found.data, found.whole) for found in journal.leftovers()]
+    return [(each.exchange, each.read()) for found in journal.leftovers() for each in found]
 
 
 def test_write_and_settle(tmp_path):
@@ -51,14 +53,41 @@ def test_what_an_earlier_holder_of_the_slot_left(tmp_path):
     die(slot)
     journal = Journal(claim(tmp_path))
     journal.write("x-9", FLOW)  # not a leftover: it is ours
-    found = list(journal.leftovers())
-    assert [(f.exchange, f.whole) for f in found] == [("x-1", True), ("x-2", False), ("x-3", False)]
-    assert found[0].data == FLOW
+    (found,) = journal.leftovers()
+    assert [(each.exchange, each.read()) for each in found] == [
+        ("x-1", FLOW),
+        ("x-2", FLOW[:-1]),
+        ("x-3", b""),
+    ]
     assert found[0].time == found[0].path.stat().st_mtime
     for leftover in found[:2]:
-        journal.discard(leftover)
-    journal.discard(found[0])
-    assert left(journal) == [("x-3", b"", False)]
+        leftover.discard()
+    found[0].discard()
+    assert left(journal) == [("x-1", None), ("x-2", None), ("x-3", b"")]
+
+
+def test_a_whole_exchange_beside_its_request(tmp_path):
+    slot = claim(tmp_path)
+    journal = Journal(slot)
+    journal.write("x-1", FLOW)
+    ended = Ended(b"5:ended,", {"exchange": "x-1", "words": "a:b,c"})
+    journal.keep("x-1", ended.encode())
+    journal.keep("x-2", ended.encode()[:-1])
+    with pytest.raises(RecordingError):
+        journal.keep("x-1", ended.encode())
+    die(slot)
+    (found,) = Journal(claim(tmp_path)).leftovers()
+    assert [each.exchange for each in found] == ["x-1", "x-2"]
+    assert [each.ended() for each in found] == [ended, None]
+    for each in found:
+        each.discard()
+    assert [path.name for path in (tmp_path / "w1").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("cut", range(60))
+def test_a_part_of_an_exchange_is_none(cut):
+    data = Ended(b"5:ended,", {"exchange": "x-1"}).encode()
+    assert (Ended.decode(data[:cut]) is None) is (cut < len(data))
 
 
 def test_workers_share_a_directory(tmp_path):
@@ -67,13 +96,13 @@ def test_workers_share_a_directory(tmp_path):
     for n, slot in enumerate(slots):
         Journal(slot).write(f"x-{n}", FLOW)
     journal = Journal(slots[0])
-    assert left(Journal(slots[1])) == [("x-1", FLOW, True)]  # its own, from before it was made
+    assert left(Journal(slots[1])) == [("x-1", FLOW)]  # its own, from before it was made
     assert [slot.name for slot in abandoned(tmp_path)] == []
     die(slots[2])
     assert [slot.name for slot in abandoned(tmp_path)] == ["w3"]
     found = journal.leftovers()
-    assert next(found).exchange == "x-0"
-    assert next(found).exchange == "x-2"
+    assert [each.exchange for each in next(found)] == ["x-0"]
+    assert [each.exchange for each in next(found)] == ["x-2"]
     assert claim(tmp_path).name == "w4"  # w3 is held while what it left is recorded
     found.close()
     assert claim(tmp_path).name == "w3"
@@ -200,12 +229,12 @@ def test_killed_workers_lose_nothing_and_double_nothing(tmp_path):
     recording = Recording(recordings, slot.name)
     for dead in abandoned(tmp_path / "journal"):
         recover(recordings, dead.name)
-    for leftover in journal.leftovers():
+    for leftover in (each for found in journal.leftovers() for each in found):
         done = recorded(recordings, [leftover.exchange], leftover.time)
-        if leftover.whole and not done:
+        if is_frame(leftover.read()) and not done:
             fields = {"exchange": leftover.exchange, "ending": "interrupted"}
-            recording.record(leftover.data, fields)
-        journal.discard(leftover)
+            recording.record(leftover.read(), fields)
+        leftover.discard()
     recording.close()
     report = verify(recordings)
     assert report.ok, report.findings

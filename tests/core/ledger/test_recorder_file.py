@@ -27,6 +27,7 @@ def test_defaults(tmp_path):
     file = read(tmp_path, "")
     assert (file.directory, file.prompts, file.fsync) == ("recordings", "exact", "interval")
     assert (file.rotate.size, file.rotate.age) == (256 << 20, 86400.0)
+    assert (file.retain.size, file.retain.age, file.scrub_query) == (None, None, ())
     assert (file.scrub, file.sign, file.refuses_unrecorded) == ((), None, True)
 
 
@@ -35,11 +36,13 @@ def test_all_given(tmp_path):
     file = read(
         tmp_path,
         "directory: audit/flows\nrotate: {size: 1m, age: 1h}\nprompts: masked\nrequired: true\n"
+        "retain: {age: 90d, size: 50g}\nscrub_query: [Ticket]\n"
         "scrub: [X-Internal-User]\nsign: {key: '${file:key.pem}'}\nfsync: always\n",
     )
     assert (file.directory, file.prompts, file.fsync) == ("audit/flows", "masked", "always")
     assert (file.rotate.size, file.rotate.age) == (1 << 20, 3600.0)
-    assert file.scrub == ("x-internal-user",)
+    assert (file.retain.size, file.retain.age) == (50 << 30, 90 * 86400.0)
+    assert (file.scrub, file.scrub_query) == (("x-internal-user",), ("ticket",))
     assert len(file.sign.signer().key_id) == 16
 
 
@@ -65,7 +68,12 @@ def test_the_only_way_to_go_without(tmp_path):
         ("rotate: {size: 0k}", "rotate.size"),
         ("rotate: {age: 0s}", "rotate.age"),
         ("rotate: {files: 3}", "rotate.files: unknown key"),
-        ("retain: {age: 90d}", "retain: unknown key"),
+        ("retain: {age: 0s}", "retain.age"),
+        ("retain: {size: 0}", "retain.size"),
+        ("retain: {files: 3}", "retain.files: unknown key"),
+        ("retain: 90d", "retain"),
+        ("scrub_query: ['a=b']", "scrub_query[0]: is no name"),
+        ("scrub_query: [5]", "scrub_query[0]: is no name"),
         ("prompts: none", "prompts"),
         ("fsync: sometimes", "fsync"),
         ("scrub: ['X Y']", "scrub[0]: is no header name"),

@@ -1,5 +1,6 @@
 """Tampering of every kind is found, and the right record is named."""
 
+import fcntl
 import re
 import shutil
 from dataclasses import replace
@@ -10,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitmgate.core.ledger import Recording, Signer, chain, verify
+from mitmgate.core.ledger import Recording, Retention, Signer, chain, verify
 from mitmgate.core.ledger.chain import BadLine, Tip, link, read_line
+from mitmgate.core.ledger.store import stored
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PRIVATE = KEY.private_bytes(
@@ -208,6 +210,117 @@ def test_a_missing_file_is_named(copy, which, suffixes):
     for suffix in suffixes:
         (copy / (stem + suffix)).unlink()
     assert any(stem in str(finding) for finding in verify(copy).findings)
+
+
+@pytest.fixture(scope="module", params=["unsigned", "signed"])
+def whole(request, tmp_path_factory):
+    """All that a directory can hold: two workers, a torn end, a gap of retention, checkpoints."""
+    state = tmp_path_factory.mktemp("whole")
+    place = state / "recordings"
+    signer = Signer.from_pem(PRIVATE) if request.param == "signed" else None
+    write(place, signer=signer)
+    write(place, files=1, worker="w2", signer=signer)
+    dead = Recording(place, "w2", signer=signer, clock=Clock())
+    dead.record(flow(8), {"exchange": "x-8"})
+    for path in (dead._pair.flows, dead._pair.ledger):
+        with path.open("ab") as file:
+            file.write(b"9:torn")
+    dead.abandon()
+    clock = Clock()
+    recording = Recording(place, "w1", signer=signer, clock=clock)
+    limits = {"age": None, "size": sum(each.size for each in stored(place)) - 1}
+    key = signer.verifier if signer else None
+    retention = Retention(place, state / "journal", "w1", **limits, verifier=key, clock=clock)
+    assert retention.step(recording.note, lambda read: None).removed
+    recording.record(flow(9), {"exchange": "x-9"})
+    recording.close()
+    Recording(place, "w2", signer=signer)
+    (place / ".retention").unlink()
+    assert len(list(place.iterdir())) == 5 * 2 + 2 + 2
+    assert verify(place, public() if signer else None).ok
+    return place, public() if signer else None
+
+
+EDITS = (
+    "flip drop insert cut delete empty duplicate copy-over swap-files swap-lines drop-line "
+    "repeat-line insert-line delete-pair"
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_any_single_edit_is_found(whole, place, data):
+    """Of any byte, any line, any record, any file: head, end, checkpoint, pointer, torn end."""
+    source, key = whole
+    tampered(source, place)
+    path = data.draw(st.sampled_from(sorted(place.iterdir())))
+    other = data.draw(st.sampled_from(sorted(place.iterdir())))
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    at = data.draw(st.integers(0, max(0, len(content) - 1)))
+    i, j = (data.draw(st.integers(0, max(0, len(lines) - 1))) for _ in range(2))
+    edit = data.draw(st.sampled_from(EDITS.split()))
+    match edit:
+        case "flip":
+            mask = data.draw(st.integers(1, 255))
+            path.write_bytes(content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
+        case "drop":
+            path.write_bytes(content[:at] + content[at + data.draw(st.integers(1, 50)) :])
+        case "insert":
+            path.write_bytes(content[:at] + data.draw(st.binary(min_size=1)) + content[at:])
+        case "cut":
+            path.write_bytes(content[:at])
+        case "delete":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "duplicate":
+            name = data.draw(st.sampled_from(["20300101T000000.000Z-w1", "other", "w9"]))
+            copy = place / (name + "".join(path.suffixes[-1:]))
+            if path.suffix != ".torn":  # a torn end alone is no record
+                copy.write_bytes(content)
+        case "copy-over":
+            path.write_bytes(other.read_bytes())
+        case "swap-files":
+            path.write_bytes(other.read_bytes())
+            other.write_bytes(content)
+        case "swap-lines":
+            lines[i], lines[j] = lines[j], lines[i]
+            path.write_bytes(b"".join(lines))
+        case "drop-line":
+            path.write_bytes(b"".join([*lines[:i], *lines[i + 1 :]]))
+        case "repeat-line":
+            path.write_bytes(b"".join([*lines[:j], lines[i], *lines[j:]]))
+        case "insert-line":
+            line = data.draw(st.sampled_from(other.read_bytes().splitlines(keepends=True)))
+            path.write_bytes(b"".join([*lines[:i], line, *lines[i:]]))
+        case "delete-pair":
+            for each in place.glob(f"{path.name.split('.mitm')[0].split('.jsonl')[0]}*"):
+                each.unlink()
+    report = verify(place, key)
+    assert report.ok is (contents(place) == contents(source)), (edit, path.name, other.name)
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_file_that_goes_on_though_another_follows_is_found(copy):
+    """Whoever holds the lock of an old file could pass a cut off as a file being written."""
+    ledger = pairs(copy)[1][0]
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:3]))
+    with ledger.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "goes on, and yet this follows it" in str(verify(copy).findings[0])
+
+
+def test_progress_is_told(good):
+    told = []
+    verify(good, progress=lambda done, total: told.append((done, total)))
+    size = sum(path.stat().st_size for path in good.glob("*-w1.*"))
+    assert told[-1] == (size, size)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
 
 
 def test_swapped_ledgers(copy):

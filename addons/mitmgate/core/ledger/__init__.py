@@ -1,16 +1,19 @@
 """The ledger: flow bytes in, recordings with a hash-chained index out, and their verification.
 
-At start a worker claims a `Slot`, makes its `Journal` and its `Recording`, calls `recover` for each
-`abandoned` slot, and records the journal's leftovers. After that: journal, send, record, settle.
+A recorder needs an `Archive`: journal, send, record, settle. What it is made of is here for tests
+and for tools that read what was written.
 """
 
 from mitmgate.core.ledger.archive import Archive
-from mitmgate.core.ledger.errors import RecordingError
+from mitmgate.core.ledger.errors import RecordingError, Stopped
 from mitmgate.core.ledger.file import RecorderFile
 from mitmgate.core.ledger.inspection import Finding
 from mitmgate.core.ledger.journal import Journal, Leftover
+from mitmgate.core.ledger.query import without_secrets
 from mitmgate.core.ledger.recording import Recorded, Recording
 from mitmgate.core.ledger.recovery import Recovery, recorded, recover
+from mitmgate.core.ledger.removal import Removal
+from mitmgate.core.ledger.retention import Retention, Step
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.ledger.slot import Slot, abandoned, claim
 from mitmgate.core.ledger.verify import Report, verify
@@ -25,12 +28,17 @@ __all__ = [
     "Recording",
     "RecordingError",
     "Recovery",
+    "Removal",
     "Report",
+    "Retention",
     "Signer",
     "Slot",
+    "Step",
+    "Stopped",
     "abandoned",
     "claim",
     "recorded",
     "recover",
     "verify",
+    "without_secrets",
 ]

@@ -1,8 +1,9 @@
 """The ledger's lines: canonical JSON, each with its own hash and the hash of the line before.
 
 A file is a `head` (which names the file before it), `entry` lines (one per exchange), signed
-`checkpoint` lines, and an `end`. Sequence numbers run on from file to file. Nothing here opens a
-file: `core.ledger.recording` writes lines, `core.ledger.verify` reads them.
+`checkpoint` lines, `removed` lines (one per file that retention took away), and an `end`. Sequence
+numbers run on from file to file. Nothing here opens a file: `core.ledger.recording` writes lines,
+`core.ledger.verify` reads them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mitmgate.core.ledger.signature import Signer, Verifier
 
@@ -19,7 +20,7 @@ FORMAT = 1
 GENESIS = "0" * 64
 MAX_LINE = 1 << 20  # bytes; what a reader has to hold at most
 
-Kind = Literal["head", "entry", "checkpoint", "end"]
+Kind = Literal["head", "entry", "checkpoint", "removed", "end"]
 RESERVED = frozenset(
     ["kind", "seq", "offset", "length", "sha256", "prev", "hash", "key", "signature"]
 )
@@ -130,7 +131,7 @@ def read_line(raw: bytes) -> Line:
 
 
 _OWN = ("kind", "seq", "offset", "length", "prev", "hash")
-_KINDS = ("head", "entry", "checkpoint", "end")
+_KINDS = get_args(Kind)
 
 
 def _plain(fields: Mapping[str, object]) -> dict[str, Any]:

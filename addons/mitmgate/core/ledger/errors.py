@@ -20,3 +20,7 @@ class RecordingError(Exception):
     def of(cls, path: Path, error: OSError) -> RecordingError:
         """The `RecordingError` for an `error` met at `path`."""
         return cls(path, error.strerror or str(error))
+
+
+class Stopped(Exception):
+    """The gate is ending: work that can wait until the next start is left."""

@@ -26,11 +26,27 @@ def _header(name: object) -> object:
     return name.lower()
 
 
+def _parameter(name: object) -> object:
+    if not isinstance(name, str) or not re.fullmatch(r"[^\s&;=#?%+]+", name):
+        raise ValueError("is no name of a query parameter, written without % or +")
+    return name.lower()
+
+
 class Rotate(Model):
     """A new file begins when the old one would exceed `size` bytes or is `age` seconds old."""
 
     size: Annotated[Size, pydantic.Field(gt=0)] = 256 << 20
     age: Annotated[Duration, pydantic.Field(gt=0)] = 86400.0
+
+
+class Retain(Model):
+    """What is older than `age` seconds goes, and the oldest while all take more than `size` bytes.
+
+    Without either, everything is kept.
+    """
+
+    age: Annotated[Duration, pydantic.Field(gt=0)] | None = None
+    size: Annotated[Size, pydantic.Field(gt=0)] | None = None
 
 
 class Sign(Model):
@@ -54,17 +70,20 @@ class RecorderFile(RuleFile):
 
     `directory` is below the gate's state directory. `prompts` says whether request text is kept as
     sent or as the model got it; `scrub` names headers (in lower case) to leave out beside those
-    that carry credentials. `fsync` is how soon files are forced to the disk: `interval` within a
-    second, the journal only by `always`. What is not recorded is refused, unless
-    `unsafe_required: false` says otherwise.
+    that carry credentials, `scrub_query` more query parameters. `fsync` is how soon recordings
+    are forced to the disk: `interval` within a second; the journal always is before a request
+    goes, but by `never`. What is not recorded is refused, unless `unsafe_required: false` says
+    otherwise.
     """
 
     directory: Annotated[str, pydantic.AfterValidator(_inside)] = "recordings"
     rotate: Rotate = Rotate()
+    retain: Retain = Retain()
     prompts: Literal["exact", "masked"] = "exact"
     required: bool = True
     unsafe_required: bool = True
     scrub: Listed[Annotated[str, pydantic.BeforeValidator(_header)]] = ()
+    scrub_query: Listed[Annotated[str, pydantic.BeforeValidator(_parameter)]] = ()
     sign: Sign | None = None
     fsync: Fsync = "interval"
 

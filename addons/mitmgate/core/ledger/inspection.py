@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from mitmgate.core.ledger.chain import BEGIN, FORMAT, MAX_LINE, BadLine, Line, Tip, read_line
 from mitmgate.core.ledger.pair import FLOWS, LEDGER
+from mitmgate.core.ledger.removal import Removal
 from mitmgate.core.ledger.signature import Verifier
 from mitmgate.core.ledger.slot import try_lock
+from mitmgate.core.ledger.torn import TORN, digest
+
+type Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,11 @@ class Finding:
 
 @dataclass(slots=True)
 class Inspected:
-    """What a pair of files turned out to be. `unsigned` entries stand after the last signature."""
+    """What a pair of files turned out to be. `unsigned` entries stand after the last signature.
+
+    `removals` are what it says of other files, with a key what it says under a signature.
+    `incomplete` is True when one of the two is missing.
+    """
 
     ledger: Path
     flows: Path
@@ -42,8 +50,10 @@ class Inspected:
     tip: Tip = BEGIN
     entries: int = 0
     unsigned: int = 0
-    ended: bool = False
+    end: Line | None = None
+    removals: list[Removal] = field(default_factory=list)
     growing: bool = False
+    incomplete: bool = False
     finding: Finding | None = None
 
 
@@ -52,28 +62,52 @@ class _Bad(Exception):
         self.finding = Finding(path, message, line, seq)
 
 
-def inspect(directory: Path, stem: str, verifier: Verifier | None) -> Inspected:
-    """Read `<stem>.mitm` and `<stem>.jsonl` to the end or the first fault. Raises `OSError`."""
+def _unheard(read: int) -> None:
+    pass
+
+
+def inspect(
+    directory: Path, stem: str, verifier: Verifier | None, progress: Progress = _unheard
+) -> Inspected:
+    """Read `<stem>.mitm` and `<stem>.jsonl` to the end or the first fault. Raises `OSError`.
+
+    `progress` is told how many bytes were read, record by record; what it raises passes through.
+    """
     file = Inspected(directory / (stem + LEDGER), directory / (stem + FLOWS))
     try:
         if not file.ledger.exists():
             if file.flows.stat().st_size:  # an empty one is a pair about to be made
+                file.incomplete = True
                 raise _Bad(file.flows, "has no ledger beside it", None)
             return file
         if not file.flows.exists():
+            file.incomplete = True
             raise _Bad(file.ledger, f"its recording {file.flows.name} is missing", None)
         with file.ledger.open("rb") as ledger, file.flows.open("rb") as flows:
-            _check(file, ledger, flows, verifier)
+            _check(file, ledger, flows, verifier, progress)
     except _Bad as bad:
         file.finding = bad.finding
     return file
 
 
-def _check(file: Inspected, ledger: BinaryIO, flows: BinaryIO, verifier: Verifier | None) -> None:
+def growing(ledger: BinaryIO) -> bool:
+    """Whether a gate is writing the file."""
     # a shared lock that is refused means that a writer holds the file; ours goes at once
-    file.growing = not try_lock(ledger.fileno(), fcntl.LOCK_SH)
+    held = not try_lock(ledger.fileno(), fcntl.LOCK_SH)
     fcntl.flock(ledger, fcntl.LOCK_UN)
+    return held
+
+
+def _check(
+    file: Inspected,
+    ledger: BinaryIO,
+    flows: BinaryIO,
+    verifier: Verifier | None,
+    progress: Progress,
+) -> None:
+    file.growing = growing(ledger)
     number = 0
+    read = 0
     for number, line in _lines(file, ledger):
         _follow(file, number, line)
         if line.length:
@@ -86,16 +120,42 @@ def _check(file: Inspected, ledger: BinaryIO, flows: BinaryIO, verifier: Verifie
         if line.kind == "entry":
             file.entries += 1
             file.unsigned += 1
-        file.ended = line.kind == "end"
-        if file.ended and verifier and "signature" not in line.fields:
+        if line.kind == "removed":
+            _learn(file, number, line, verifier)
+        file.end = line if line.kind == "end" else None
+        if file.end and verifier and "signature" not in line.fields:
             raise _Bad(file.ledger, "its end is not signed", number, line.seq)
+        progress(ledger.tell() + flows.tell() - read)
+        read = ledger.tell() + flows.tell()
     if file.growing:
         return
-    if not file.ended:
+    if file.end is None:
         message = "has no end: it was cut, or its gate was killed and not started since"
         raise _Bad(file.ledger, message, number)
     if flows.read(1):
         raise _Bad(file.flows, f"has bytes after its last record, from byte {file.tip.end}", None)
+    _compare_torn(file, file.end)
+
+
+def _learn(file: Inspected, number: int, line: Line, verifier: Verifier | None) -> None:
+    try:
+        said = Removal.of(line)
+    except BadLine as bad:
+        raise _Bad(file.ledger, f"record {line.seq} {bad}", number, line.seq) from None
+    if verifier is None or "signature" in line.fields:
+        file.removals.append(said)
+
+
+def _compare_torn(file: Inspected, end: Line) -> None:
+    """What recovery has cut off stands in side files, of which the end has the hashes."""
+    said = end.fields.get("torn")
+    torn = said if isinstance(said, dict) else {}
+    for path, name in ((file.flows, "flows"), (file.ledger, "ledger")):
+        side = path.with_name(path.name + TORN)
+        found = digest(side) if side.exists() else None
+        if found != torn.get(name):
+            what = "is missing" if found is None else "is not what recovery put aside"
+            raise _Bad(side, what, None)
 
 
 def _lines(file: Inspected, ledger: BinaryIO) -> Iterator[tuple[int, Line]]:
@@ -129,10 +189,8 @@ def _follow(file: Inspected, number: int, line: Line) -> None:
         file.head = line
         return
     due = file.tip.seq + 1
-    if file.ended or line.kind == "head":
-        raise bad(
-            f"record {line.seq} was put in here: {'after the end' if file.ended else 'a head'}"
-        )
+    if file.end or line.kind == "head":
+        raise bad(f"record {line.seq} was put in here: {'after the end' if file.end else 'a head'}")
     if line.seq > due:
         raise bad(f"record {due} is missing before record {line.seq}")
     if line.seq < due:

@@ -1,15 +1,16 @@
 """Admitted requests, on disk before they go out, so that a killed gate leaves no gap.
 
 One file per exchange in the worker's slot, `journal/<worker>/<exchange>.flow`, removed when the
-exchange is recorded. Calls come from the one writer thread. What a request may contain (no tokens)
-is the caller's business.
+exchange is recorded; beside it `<exchange>.over` with the whole exchange, where that could not be
+recorded at once. What a request may contain (no tokens) is the caller's business.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +19,58 @@ from mitmgate.core.ledger.files import create, sync_directory, write_all
 from mitmgate.core.ledger.framing import is_frame
 from mitmgate.core.ledger.slot import Slot, abandoned
 
+ADMITTED, OVER = ".flow", ".over"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
-    """A journaled request whose exchange nobody has settled.
+class Ended:
+    """A whole exchange and its ledger fields."""
 
-    `data` is the flow as journaled. `whole` is False if the worker died while writing it: such a
-    request was never sent. `time` is when it was journaled, in Unix seconds.
-    """
+    flow: bytes
+    fields: Mapping[str, object]
+
+    def encode(self) -> bytes:
+        """As one string: the fields as a frame of JSON, then the flow. Raises `ValueError`."""
+        fields = json.dumps(dict(self.fields)).encode()
+        return b"%d:%s," % (len(fields), fields) + self.flow
+
+    @classmethod
+    def decode(cls, data: bytes) -> Ended | None:
+        """What `encode` made, or None for a part of it."""
+        head, _, rest = data.partition(b":")
+        if not head.isdigit() or rest[int(head) : int(head) + 1] != b",":
+            return None
+        flow = rest[int(head) + 1 :]
+        return cls(flow, json.loads(rest[: int(head)])) if is_frame(flow) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A journaled request whose exchange nobody has settled; `time` is Unix seconds."""
 
     exchange: str
-    data: bytes
-    whole: bool
     time: float
-    path: Path
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        """Where the request is."""
+        return self.directory / (self.exchange + ADMITTED)
+
+    def read(self) -> bytes | None:
+        """The flow as journaled, or None if it was settled since. Raises `RecordingError`."""
+        return _read(self.path)
+
+    def ended(self) -> Ended | None:
+        """The whole exchange, where that had been put down. Raises `RecordingError`."""
+        data = _read(self.directory / (self.exchange + OVER))
+        return Ended.decode(data) if data else None
+
+    def discard(self) -> None:
+        """Forget it: it is recorded now. Raises `RecordingError`."""
+        _forget(self.directory, self.exchange)
 
 
 class Journal:
@@ -41,19 +78,45 @@ class Journal:
 
     def __init__(self, slot: Slot, *, fsync: bool = True) -> None:
         self._slot = slot
-        self._fsync = fsync
-        self._found = _flows(slot.path)  # what an earlier holder of the slot left
+        self.fsync = fsync
+        self._found = _leftovers(slot.path)  # what an earlier holder of the slot left
 
     def write(self, exchange: str, flow: bytes) -> None:
         """Put an admitted request on disk. Raises `RecordingError`; then nothing is left there."""
-        path = self._path(exchange)
+        self._put(exchange, ADMITTED, flow)
+
+    def keep(self, exchange: str, ended: bytes) -> None:
+        """Put an `Ended` exchange beside its request. Raises `RecordingError`, as `write`."""
+        self._put(exchange, OVER, ended)
+
+    def kept(self, exchange: str) -> bytes | None:
+        """What `keep` has put there. Raises `RecordingError`."""
+        return _read(self._path(exchange, OVER))
+
+    def settle(self, exchange: str) -> None:
+        """Forget a request whose exchange is recorded; no error if it is not there."""
+        self._path(exchange, ADMITTED)
+        _forget(self._slot.path, exchange)
+
+    def leftovers(self) -> Iterator[tuple[Leftover, ...]]:
+        """What this slot's earlier holders left, then what other dead workers did, slot by slot.
+
+        A dead worker's slot is held while its leftovers are yielded: two gates that start together
+        do not both record them. Raises `RecordingError`.
+        """
+        yield self._found
+        for slot in abandoned(self._slot.path.parent):
+            yield _leftovers(slot.path)
+
+    def _put(self, exchange: str, suffix: str, data: bytes) -> None:
+        path = self._path(exchange, suffix)
         try:
             file = create(path)
         except OSError as e:
             raise RecordingError.of(path, e) from e
         try:
-            write_all(file, flow)
-            if self._fsync:
+            write_all(file, data)
+            if self.fsync:
                 os.fsync(file)
                 sync_directory(path.parent)
         except OSError as e:
@@ -62,47 +125,38 @@ class Journal:
         finally:
             os.close(file)
 
-    def settle(self, exchange: str) -> None:
-        """Forget a request whose exchange is recorded; no error if it is not there."""
-        _unlink(self._path(exchange))
-
-    def leftovers(self) -> Iterator[Leftover]:
-        """What this slot's earlier holders and other dead workers left.
-
-        A dead worker's slot is held while its leftovers are yielded: two gates that start together
-        do not both record them. Raises `RecordingError`.
-        """
-        yield from _leftovers(self._found)
-        for slot in abandoned(self._slot.path.parent):
-            yield from _leftovers(_flows(slot.path))
-
-    def discard(self, leftover: Leftover) -> None:
-        """Forget a leftover that is recorded now."""
-        _unlink(leftover.path)
-
-    def _path(self, exchange: str) -> Path:
+    def _path(self, exchange: str, suffix: str) -> Path:
         if not _NAME.fullmatch(exchange):
             raise ValueError(f"no exchange id: {exchange[:40]!r}")
-        return self._slot.path / f"{exchange}.flow"
+        return self._slot.path / (exchange + suffix)
 
 
-def _flows(directory: Path) -> tuple[Path, ...]:
-    return tuple(sorted(directory.glob("*.flow")))
-
-
-def _leftovers(paths: tuple[Path, ...]) -> Iterator[Leftover]:
-    for path in paths:
-        try:
-            data, time = path.read_bytes(), path.stat().st_mtime
-        except FileNotFoundError:
-            continue  # discarded since
-        except OSError as e:
-            raise RecordingError.of(path, e) from e
-        yield Leftover(path.stem, data, is_frame(data), time, path)
-
-
-def _unlink(path: Path) -> None:
+def _leftovers(directory: Path) -> tuple[Leftover, ...]:
+    """Everything in a slot, by name."""
+    found: dict[str, float] = {}
     try:
-        path.unlink(missing_ok=True)
+        for path in directory.iterdir():
+            if path.suffix in (ADMITTED, OVER):
+                time = path.stat().st_mtime
+                found[path.stem] = min(time, found.get(path.stem, time))
+    except OSError as e:
+        raise RecordingError.of(directory, e) from e
+    return tuple(Leftover(name, found[name], directory) for name in sorted(found))
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as e:
         raise RecordingError.of(path, e) from e
+
+
+def _forget(directory: Path, exchange: str) -> None:
+    for suffix in (OVER, ADMITTED):
+        path = directory / (exchange + suffix)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as e:
+            raise RecordingError.of(path, e) from e

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from mitmgate.core.ledger.files import replace_text
 from mitmgate.core.ledger.framing import is_frame
 from mitmgate.core.ledger.pair import Pair
 from mitmgate.core.ledger.recovery import pointer, recover
+from mitmgate.core.ledger.removal import Removal
 from mitmgate.core.ledger.signature import Signer
 
 Fsync = Literal["always", "interval", "never"]
@@ -97,9 +98,7 @@ class Recording:
             self.close()
         if not self._pair:
             link(self._tip, "entry", fields)  # wrong fields are found before a file is made
-        pair = self._pair or self._begin()
-        if not self._pointed:
-            self._point(pair)
+        pair = self._open()
         lines, tip = link(self._tip, "entry", fields, flow=flow)
         recorded = Recorded(pair.flows, tip.seq, self._tip.end, len(flow))
         due = self._signer is not None and self._unsigned + 1 >= self._checkpoint_every
@@ -111,12 +110,29 @@ class Recording:
         self._unsigned = 0 if due else self._unsigned + 1
         return recorded
 
+    def note(self, removals: Iterable[Removal]) -> None:
+        """Put `removals` on disk, before the files go. Raises `RecordingError`."""
+        pair = self._open()
+        tip, lines = self._tip, b""
+        for removal in removals:
+            line, tip = link(tip, "removed", removal.fields, signer=self._signer)
+            lines += line
+        self._append(pair, b"", lines)
+        self._tip = tip
+        self._unsigned = 0 if self._signer else self._unsigned
+        pair.sync()
+
+    def sync(self) -> None:
+        """Make what was recorded durable, unless `fsync` is `never`. Raises `RecordingError`."""
+        if self._pair and self._fsync != "never":
+            self._pair.sync()
+            self._synced = self._clock()
+
     def maintain(self) -> None:
         """Sync and rotate what is due, also when there is no traffic. Raises `RecordingError`."""
         now = self._clock()
-        if self._pair and self._fsync == "interval" and now - self._synced >= INTERVAL:
-            self._pair.sync()
-            self._synced = now
+        if self._fsync == "interval" and now - self._synced >= INTERVAL:
+            self.sync()
         if self._pair and now - self._begun >= self._rotate_age:
             self.close()
 
@@ -136,6 +152,18 @@ class Recording:
                 pair.sync()
         finally:
             pair.close()
+
+    def abandon(self) -> None:
+        """Let go of a pair that could not be ended: who comes next recovers it."""
+        if self._pair:
+            pair, self._pair = self._pair, None
+            pair.close()
+
+    def _open(self) -> Pair:
+        pair = self._pair or self._begin()
+        if not self._pointed:
+            self._point(pair)
+        return pair
 
     def _begin(self) -> Pair:
         now = self._clock()

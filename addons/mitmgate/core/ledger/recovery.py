@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mitmgate.core.ledger.chain import BEGIN, MAX_LINE, BadLine, Line, Tip, link, read_line
 from mitmgate.core.ledger.errors import RecordingError
-from mitmgate.core.ledger.files import create, write_all
+from mitmgate.core.ledger.files import write_all
 from mitmgate.core.ledger.framing import whole_frames
 from mitmgate.core.ledger.pair import FLOWS, LEDGER
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.ledger.slot import try_lock
+from mitmgate.core.ledger.torn import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,17 @@ def recover(directory: Path, worker: str, signer: Signer | None = None) -> Recov
         raise RecordingError.of(Path(e.filename or directory), e) from e
 
 
-def recorded(directory: Path, exchanges: Iterable[str], since: float) -> set[str]:
+def recorded(
+    directory: Path,
+    exchanges: Iterable[str],
+    since: float,
+    go_on: Callable[[], None] = lambda: None,
+) -> set[str]:
     """Those of `exchanges` that some ledger in `directory`, written to after `since`, has.
 
     For journal leftovers: a worker may have died between recording an exchange and settling it.
-    `since` is Unix seconds, at most the oldest leftover's. Raises `RecordingError`.
+    `since` is Unix seconds, at most the oldest leftover's. Raises `RecordingError`, and what
+    `go_on` raises, which is called again and again.
     """
     wanted, found = set(exchanges), set[str]()
     for path in sorted(directory.glob(f"*{LEDGER}"), reverse=True):
@@ -70,6 +77,7 @@ def recorded(directory: Path, exchanges: Iterable[str], since: float) -> set[str
                 continue
             with path.open("rb") as lines:
                 for raw in lines:
+                    go_on()
                     try:
                         found.update(wanted.intersection([json.loads(raw).get("exchange")]))
                     except (ValueError, AttributeError, TypeError):
@@ -103,7 +111,7 @@ def _close(ledger: Path, signer: Signer | None) -> Recovery:
         if not try_lock(lock):
             raise RecordingError(ledger, "is being written by another gate")
         try:
-            line, end = _last_line(ledger)
+            line, end = last_line(ledger)
         except BadLine as e:
             return replace(begin, notes=(f"{ledger}: its last line {e}; left for verify",))
         if line.kind == "end":
@@ -114,22 +122,31 @@ def _close(ledger: Path, signer: Signer | None) -> Recovery:
         notes = [f"{ledger} was not closed; it is now"]
         with flows.open("rb") as file:
             whole, _ = whole_frames(file, line.tip.end, flows.stat().st_size)
-        cut = {"flows": _cut(flows, line.tip.end), "ledger": _cut(ledger, end)}
-        if any(cut.values()):
+        (loose, flows_torn), (half, ledger_torn) = cut(flows, line.tip.end), cut(ledger, end)
+        if loose or half:
             notes.append(
-                f"{flows}: {cut['flows']} bytes ({whole} whole flows) after the last ledger line,"
-                f" and {cut['ledger']} bytes of ledger, moved to .torn files"
+                f"{flows}: {loose} bytes ({whole} whole flows) after the last ledger line,"
+                f" and {half} bytes of ledger, moved to .torn files"
             )
-        raw, tip = link(line.tip, "end", {"recovered": cut}, signer=signer)
-        write_all(lock, raw)
-        os.fsync(lock)
+        fields = {
+            "time": time.time(),
+            "recovered": {"flows": loose, "ledger": half},
+            "torn": {"flows": flows_torn, "ledger": ledger_torn},
+        }
+        raw, tip = link(line.tip, "end", fields, signer=signer)
+        try:
+            write_all(lock, raw)
+            os.fsync(lock)
+        except OSError:
+            os.ftruncate(lock, end)  # the next attempt finds what this one found
+            raise
         return replace(begin, tip=tip, notes=tuple(notes))
     finally:
         os.close(lock)
 
 
-def _last_line(ledger: Path) -> tuple[Line, int]:
-    """The last whole line and where it ends."""
+def last_line(ledger: Path) -> tuple[Line, int]:
+    """The last whole line and where it ends. Raises `BadLine` and `OSError`."""
     with ledger.open("rb") as file:
         start = max(0, file.seek(0, os.SEEK_END) - 2 * MAX_LINE)
         file.seek(start)
@@ -137,18 +154,3 @@ def _last_line(ledger: Path) -> tuple[Line, int]:
     end = tail.rfind(b"\n") + 1
     begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
     return read_line(tail[begin:end]), start + end
-
-
-def _cut(path: Path, end: int) -> int:
-    """Move what stands in `path` after byte `end` to a side file; how many bytes that was."""
-    size = path.stat().st_size - end
-    if size:
-        torn = path.with_name(path.name + ".torn")
-        torn.unlink(missing_ok=True)  # of a recovery that did not get as far as the cut
-        with path.open("rb") as source, os.fdopen(create(torn), "wb") as target:
-            source.seek(end)
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        os.truncate(path, end)
-    return size

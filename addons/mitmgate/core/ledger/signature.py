@@ -20,6 +20,11 @@ class Signer:
         self._key = key
         self.key_id = _key_id(key.public_key())
 
+    @property
+    def verifier(self) -> Verifier:
+        """The public half."""
+        return Verifier(self._key.public_key())
+
     @classmethod
     def from_pem(cls, pem: str | bytes) -> Signer:
         """From PKCS 8 without a passphrase. Raises `ValueError`, which never shows the key."""

@@ -36,7 +36,7 @@ class Slot:
 def claim(base: Path) -> Slot:
     """The lowest free place under `base`, which is made if need be. Raises `RecordingError`."""
     for number in range(1, MOST + 1):
-        if slot := _try(base / f"w{number}"):
+        if slot := hold(base, f"w{number}"):
             return slot
     raise RecordingError(base, f"{MOST} workers hold it already")
 
@@ -44,14 +44,19 @@ def claim(base: Path) -> Slot:
 def abandoned(base: Path) -> Iterator[Slot]:
     """The places of workers that died, each held while it is yielded."""
     for path in sorted(base.glob("w*/.lock")):
-        if slot := _try(path.parent):
+        if slot := hold(base, path.parent.name):
             try:
                 yield slot
             finally:
                 slot.release()
 
 
-def _try(path: Path) -> Slot | None:
+def hold(base: Path, name: str) -> Slot | None:
+    """The place called `name`, which is made if need be; None while somebody holds it.
+
+    Raises `RecordingError`.
+    """
+    path = base / name
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
