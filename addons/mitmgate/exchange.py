@@ -46,6 +46,7 @@ class Exchange:
         self.grant = ""
         self.admitted = False  # counts against the limits of its grant
         self.masking = "default"
+        self.session = ""  # what the caller says, and nobody has verified
         self.verdict = Verdict()
         self.refusal: Refusal | None = None
         self.prompt: Prompt | None = None
@@ -345,6 +346,7 @@ class Exchange:
             "subject": principal.subject if principal else "",
             "display": principal.display if principal else "",
             "token_id": principal.token_id if principal else "",
+            "session": self.session,
             "grant": self.grant,
             "dialect": self._endpoint.dialect.name if self._endpoint else "",
             "operation": self.operation,

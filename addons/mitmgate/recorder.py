@@ -22,6 +22,7 @@ from mitmproxy.log import ALERT
 from mitmgate import options, scrubbing
 from mitmgate.core.ledger import Archive, RecorderFile, RecordingError, Stopped
 from mitmgate.core.rules import load
+from mitmgate.core.wire.segment import plain
 from mitmgate.exchange import Exchange
 from mitmgate.guard import GateAddon, Refusal
 from mitmgate.rulefile import RuleFile
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 UPKEEP = 1.0  # seconds between two looks at what is to be synced, rotated or tried again
 RETENTION = 60.0  # seconds between two looks at what is too old or too much
+SESSION = 128  # characters of a session's name that are kept
 
 
 def read(path: Path) -> tuple[RecorderFile, str]:
@@ -115,6 +117,8 @@ class Recorder(GateAddon):
     async def request(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
         self._asked[flow] = flow.request.headers.copy()
+        if exchange.principal is not None:  # nobody else may put anything into a ledger
+            exchange.session = _session(flow.request.headers, self._file.rules)
         if exchange.refusal is not None or flow.response:
             return
         exchange.verdict.digests["recorder"] = self._file.digest
@@ -235,6 +239,12 @@ def _unrecorded() -> Refusal:
 def _tell(notes: Iterable[str]) -> None:
     for note in notes:
         logger.log(ALERT, "%s", note)
+
+
+def _session(headers: http.Headers, rules: RecorderFile) -> str:
+    """What the caller says which session this is of."""
+    names = (name for name in rules.sessions if name not in rules.scrub)
+    return plain(next((headers[name] for name in names if headers.get(name)), ""))[:SESSION]
 
 
 def _fields(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:

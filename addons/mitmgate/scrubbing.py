@@ -55,7 +55,15 @@ def interrupted(data: bytes) -> tuple[bytes, dict[str, Any]]:
         state["metadata"]["mitmgate"] = summary
         state["comment"] = f"{state['comment']} interrupted"
         state["marked"] = ":boom:"
-        return tnetstring.dumps(state), {"exchange": state["id"], **summary}
+        request = state["request"]
+        fields = {
+            "exchange": state["id"],
+            "method": request["method"].decode("ascii", "replace"),
+            "path": request["path"].decode("ascii", "replace").partition("?")[0],
+            "started": request["timestamp_start"],
+            **summary,
+        }
+        return tnetstring.dumps(state), fields
     except (LookupError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"no flow of mitmproxy: {e}") from None
 

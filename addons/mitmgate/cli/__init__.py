@@ -6,23 +6,29 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from mitmgate import __version__
-from mitmgate.approval import describe
-from mitmgate.cli import examining, explaining, notes, rulebook, verifying
+from mitmgate.cli import (
+    deciding,
+    examining,
+    explaining,
+    exporting,
+    listing,
+    notes,
+    reviewing,
+    rulebook,
+    verifying,
+)
 from mitmgate.core import holds
-from mitmgate.core.rules import RuleError, load
+from mitmgate.core.rules import RuleError
 from mitmgate.core.tokens import devissuer
-from mitmgate.core.wire.segment import plain
 
 RULES = Path(__file__).parents[3] / "rules"
 STATE = Path(".mitmgate")
-LIVING: tuple[holds.State, ...] = ("pending", "approved")
-WATCH = 0.5  # seconds between two looks at what waits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (holds.HoldError, holds.StoreError, OSError, ValueError) as e:
         print(f"mitmgate: {e}", file=sys.stderr)
         return 1
@@ -65,68 +75,6 @@ def check(options: argparse.Namespace) -> int:
     else:
         print(f"{options.directory} is good")
     return 0 if good else 1
-
-
-def show_holds(options: argparse.Namespace) -> int:
-    """List the requests that wait for a person, and those approved but not yet sent again."""
-    with _store(options.state) as store:
-        shown = {hold.id: hold.state for hold in store.list(LIVING)}
-        for hold in store.list(LIVING):
-            _show(hold)
-        if not shown and not options.watch:
-            print("nothing waits")
-        while options.watch:
-            time.sleep(WATCH)
-            for id, state in store.states(shown).items():
-                if state != shown[id]:
-                    print(f"{id} is {state}", flush=True)
-                    shown[id] = state
-            shown = {id: state for id, state in shown.items() if state in LIVING}
-            for hold in store.list(LIVING):
-                if hold.id not in shown:
-                    _show(hold)
-                    shown[hold.id] = hold.state
-    return 0
-
-
-def _show(hold: holds.Hold) -> None:
-    print(f"{describe(hold)}{'' if hold.waiting else ', nobody waits on the line'}")
-    print(f"    {hold.message}")
-    for line in hold.excerpt.splitlines():
-        print(f"    | {plain(line)}")
-    sys.stdout.flush()
-
-
-def decide(options: argparse.Namespace) -> int:
-    """Approve or deny a held request, as the user of this machine, if approval.yaml lets them."""
-    who = holds.account()
-    try:
-        file = load(_approval_rules(options), holds.ApprovalFile).file
-    except RuleError as e:
-        print(e, file=sys.stderr)
-        return 1
-    with _store(options.state) as store:
-        holds.decide(store, file, options.hold, who, options.verdict, options.reason, "cli")
-        hold = store.get(options.hold)
-    print(f"{hold.id} is {hold.state}")
-    if hold.state == "pending":
-        print(f"{hold.approvals} of {hold.quorum} approvals")
-    elif hold.state == "approved" and not hold.waiting:
-        print("nobody waits on the line: the same request goes through when it is sent again")
-    return 0
-
-
-def _approval_rules(options: argparse.Namespace) -> Path:
-    """The approval.yaml that the gate goes by. Raises `ValueError` where that is not known."""
-    if options.rules:
-        path: Path = options.rules / "approval.yaml"
-        return path
-    try:
-        return Path((options.state / holds.IN_FORCE).read_text("utf-8"))
-    except OSError:
-        raise ValueError(
-            f"no gate has used {options.state}: name its rules with --rules DIR"
-        ) from None
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -197,19 +145,6 @@ def _examine(options: argparse.Namespace) -> int:
     return 0 if found.outcome == "goes on" else 1
 
 
-class _store:
-    """The holds of a gate, closed again at the end."""
-
-    def __init__(self, state: Path) -> None:
-        self._store = holds.HoldStore(state / "holds.sqlite", create=False)
-
-    def __enter__(self) -> holds.HoldStore:
-        return self._store
-
-    def __exit__(self, *error: object) -> None:
-        self._store.close()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mitmgate", description=__doc__)
     parser.add_argument("--version", action="version", version=f"mitmgate {__version__}")
@@ -230,11 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("directory", type=Path, nargs="?", default=RULES, metavar="DIR")
     command.add_argument("--strict", action="store_true", help="notes are errors, too")
     command.add_argument("--json", action="store_true", help="the same as one JSON object")
-    command = add("holds", show_holds)
+    command = add("holds", deciding.show_holds)
     command.add_argument("--watch", action="store_true", help="go on, and tell what comes and goes")
     state(command)
     for verdict in ("approve", "deny"):
-        command = add(verdict, decide, verdict=verdict)
+        command = add(verdict, deciding.decide, verdict=verdict)
         command.add_argument("hold", metavar="ID", help="as `mitmgate holds` shows it")
         command.add_argument("--reason", required=True, help="kept with the decision")
         help = "whose approval.yaml says who decides (default: the gate's gate_rules)"
@@ -260,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lifetime", type=float, default=3600.0, metavar="SECONDS")
     state(command)
     explaining.add_arguments(add("explain", explain), RULES)
+    for name, module in (("sessions", listing), ("show", reviewing), ("export", exporting)):
+        command = add(name, module.run)
+        module.add_arguments(command)
+        state(command)
     return parser
 
 

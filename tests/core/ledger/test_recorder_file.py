@@ -46,6 +46,17 @@ def test_all_given(tmp_path):
     assert len(file.sign.signer().key_id) == 16
 
 
+def test_the_headers_that_name_a_session(tmp_path):
+    assert "x-session-id" in read(tmp_path, "").sessions
+    assert read(tmp_path, "sessions: [X-Run, session_id]").sessions == ("x-run", "session_id")
+    assert read(tmp_path, "sessions: []").sessions == ()
+    for name in ("Authorization", "cookie", "x-api-key", "DPoP"):
+        with pytest.raises(RuleError, match="carries credentials"):
+            read(tmp_path, f"sessions: [{name}]")
+    with pytest.raises(RuleError, match="no header name"):
+        read(tmp_path, "sessions: ['a b']")
+
+
 def test_the_only_way_to_go_without(tmp_path):
     assert not read(tmp_path, "unsafe_required: false").refuses_unrecorded
     with pytest.raises(RuleError, match="write unsafe_required: false"):

@@ -1,10 +1,11 @@
-"""The ledger: flow bytes in, recordings with a hash-chained index out, and their verification.
+"""The ledger: flow bytes in, recordings with a hash-chained index out; to verify and to search.
 
 A recorder needs an `Archive`: journal, send, record, settle. What it is made of is here for tests
 and for tools that read what was written.
 """
 
 from mitmgate.core.ledger.archive import Archive
+from mitmgate.core.ledger.entry import VERDICTS, Entry, Query
 from mitmgate.core.ledger.errors import RecordingError, Stopped
 from mitmgate.core.ledger.file import RecorderFile
 from mitmgate.core.ledger.inspection import Finding
@@ -14,15 +15,20 @@ from mitmgate.core.ledger.recording import Recorded, Recording
 from mitmgate.core.ledger.recovery import Recovery, recorded, recover
 from mitmgate.core.ledger.removal import Removal
 from mitmgate.core.ledger.retention import Retention, Step
+from mitmgate.core.ledger.search import BadRecord, entries, flow_bytes
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.ledger.slot import Slot, abandoned, claim
 from mitmgate.core.ledger.verify import Report, verify
 
 __all__ = [
+    "VERDICTS",
     "Archive",
+    "BadRecord",
+    "Entry",
     "Finding",
     "Journal",
     "Leftover",
+    "Query",
     "Recorded",
     "RecorderFile",
     "Recording",
@@ -37,6 +43,8 @@ __all__ = [
     "Stopped",
     "abandoned",
     "claim",
+    "entries",
+    "flow_bytes",
     "recorded",
     "recover",
     "verify",

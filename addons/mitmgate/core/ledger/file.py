@@ -11,6 +11,7 @@ import pydantic
 from mitmgate.core.ledger.recording import Fsync
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.rules import Duration, Listed, Model, Reference, RuleFile, Size
+from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS
 
 
 def _inside(directory: str) -> str:
@@ -30,6 +31,27 @@ def _parameter(name: object) -> object:
     if not isinstance(name, str) or not re.fullmatch(r"[^\s&;=#?%+]+", name):
         raise ValueError("is no name of a query parameter, written without % or +")
     return name.lower()
+
+
+def _session_header(name: object) -> object:
+    header = _header(name)
+    if header in CREDENTIAL_HEADERS:
+        raise ValueError("carries credentials, and these are in no file")
+    return header
+
+
+# What agents and SDKs send: anything of one's own, Codex (new and old), Claude Code, opencode,
+# LiteLLM, Helicone, MCP.
+SESSIONS = (
+    "x-session-id",
+    "session-id",
+    "session_id",
+    "x-claude-code-session-id",
+    "x-opencode-session",
+    "x-litellm-session-id",
+    "helicone-session-id",
+    "mcp-session-id",
+)
 
 
 class Rotate(Model):
@@ -70,10 +92,11 @@ class RecorderFile(RuleFile):
 
     `directory` is below the gate's state directory. `prompts` says whether request text is kept as
     sent or as the model got it; `scrub` names headers (in lower case) to leave out beside those
-    that carry credentials, `scrub_query` more query parameters. `fsync` is how soon recordings
-    are forced to the disk: `interval` within a second; the journal always is before a request
-    goes, but by `never`. What is not recorded is refused, unless `unsafe_required: false` says
-    otherwise.
+    that carry credentials, `scrub_query` more query parameters. `sessions` names the headers in
+    which callers say which session a request is of: the first one that a request has counts, and
+    one that is scrubbed does not. `fsync` is how soon recordings are forced to the disk: `interval`
+    within a second; the journal always is before a request goes, but by `never`. What is not
+    recorded is refused, unless `unsafe_required: false` says otherwise.
     """
 
     directory: Annotated[str, pydantic.AfterValidator(_inside)] = "recordings"
@@ -84,6 +107,7 @@ class RecorderFile(RuleFile):
     unsafe_required: bool = True
     scrub: Listed[Annotated[str, pydantic.BeforeValidator(_header)]] = ()
     scrub_query: Listed[Annotated[str, pydantic.BeforeValidator(_parameter)]] = ()
+    sessions: Listed[Annotated[str, pydantic.BeforeValidator(_session_header)]] = SESSIONS
     sign: Sign | None = None
     fsync: Fsync = "interval"
 
