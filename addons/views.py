@@ -1,3 +1,3 @@
 from mitmgate.views import Views
 
-addons = [Views()]
+addons = [Views("mitmgate.views.alone")]  # it may stand beside gateway.py, which has one too

@@ -366,6 +366,7 @@ class Exchange:
         words.append(summary["ending"])
         code = self.refusal.code if self.refusal else ""
         words += [code, *(word for word in self.verdict.words() if word != code)]
+        words += [f"{each['verdict']} by {each['subject']}" for each in summary["approvals"]]
         flow.comment = " ".join(word for word in words if word)
         if self.refusal:
             flow.marked = self.refusal.marker
@@ -373,6 +374,15 @@ class Exchange:
             flow.marked = ":hourglass:"
         elif self.verdict.masked:
             flow.marked = ":see_no_evil:"
+
+
+def recorded(flow: http.HTTPFlow) -> dict[str, Any]:
+    """What a gate has published of a flow; empty for one that none has seen.
+
+    For people to read: it may come from a file, and nothing may be decided by it.
+    """
+    summary = flow.metadata.get("mitmgate")
+    return summary if isinstance(summary, dict) else {}
 
 
 def key_echoed() -> Refusal:

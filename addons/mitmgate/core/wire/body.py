@@ -51,7 +51,8 @@ class Body(Protocol):
         """How many strings of each kind there are, for the ledger."""
 
 
-def _part(kind: Kind, where: Where) -> Where:
+def part_of(kind: Kind, where: Where) -> Where:
+    """The part that a string of `kind` is of; `where` is that of text with no part of its own."""
     if kind in (Kind.ARGUMENTS, Kind.CALLED):
         return _CALLS.get(where, where)
     return _WHERE.get(kind, where)
@@ -97,7 +98,7 @@ class JsonBody:
     def segments(self, where: Where, *, keys: bool = True) -> list[Segment]:
         """Every text; `keys` leaves out those that are keys of the document when False."""
         return [
-            Segment(_part(leaf.kind, where), address(leaf.path), leaf.text)
+            Segment(part_of(leaf.kind, where), address(leaf.path), leaf.text)
             for leaf in self.leaves
             if leaf.kind not in (Kind.BLOB, Kind.COPY) and (keys or leaf.part != "key")
         ]
@@ -105,7 +106,7 @@ class JsonBody:
     def readings(self, where: Where) -> list[Segment]:
         """Every text, the parts of lists of parts together, and the arguments of tool calls one by
         one and together. Choices are no parts: each is an answer of its own."""
-        part = _part(Kind.ARGUMENTS, where)
+        part = part_of(Kind.ARGUMENTS, where)
         together = joined_parts(self.segments(where, keys=False))
         return [
             *self.segments(where),
