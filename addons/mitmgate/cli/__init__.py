@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mitmgate import __version__
 from mitmgate.cli import (
+    backtest,
     deciding,
     examining,
     explaining,
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, module.run)
         module.add_arguments(command)
         state(command)
+    backtest.add_arguments(add("backtest", backtest.run))
     return parser
 
 

@@ -17,7 +17,8 @@ from mitmproxy import http
 
 from mitmgate.cli import explaining, messages, showing
 from mitmgate.cli.judgement import Does, Judged
-from mitmgate.cli.judging import Rules, Trial
+from mitmgate.cli.judging import Trial
+from mitmgate.cli.rulesets import Rules
 from mitmgate.core.tokens import TokenError, Wanted, presented
 from mitmgate.core.tokens.explain import Check, Explanation
 

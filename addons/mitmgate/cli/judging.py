@@ -7,19 +7,16 @@ Nothing is forwarded, stored, counted or held.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from mitmproxy import connection, http
 
 from mitmgate import approval, commands, masker
 from mitmgate.cli.judgement import Excepted, Hit, Judged, Outcome, excepted_of, hits_of
+from mitmgate.cli.rulesets import Rules
 from mitmgate.core import masking
-from mitmgate.core.holds import ApprovalFile
 from mitmgate.core.matching import Finding
 from mitmgate.core.principal import Principal
-from mitmgate.core.rules import Problem, RuleError
 from mitmgate.core.ruling import Asked, Ruling
 from mitmgate.core.tokens import NotAllowed, TokenError, Wanted
 from mitmgate.core.wire.answer import AnswerError
@@ -38,47 +35,15 @@ from mitmgate.refusal import Refusal
 from mitmgate.tripwire import unwanted
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The rule files that are about what is said."""
-
-    commands: Ruling
-    approval: Ruling
-    holds: ApprovalFile
-    masking: masking.Masking
-
-    @staticmethod
-    def read(directory: Path) -> Rules:
-        """Raises `RuleError` with every problem of the three files."""
-        problems: list[Problem] = []
-
-        def of[T](name: str, read: Callable[[Path], tuple[T, str]]) -> T | None:
-            try:
-                return read(directory / f"{name}.yaml")[0]
-            except RuleError as e:
-                problems.extend(e.problems)
-                return None
-
-        denies = of("commands", commands.read)
-        waits = of("approval", approval.read)
-        masks = of("masker", lambda path: masker.read(path, b"pseudonyms are not made here"))
-        if denies is None or waits is None or masks is None:
-            raise RuleError(problems)
-        return Rules(denies, waits[1], waits[0], masks)
-
-    def views(self, text: str) -> list[tuple[str, str]]:
-        """What rules read `text` as, each different reading once, with the name of its view."""
-        found = {reading: name for name, reading in self.commands.views(text)}
-        for name, reading in self.approval.views(text):
-            found.setdefault(reading, name)
-        return [(name, reading) for reading, name in found.items()]
-
-
 class Trial:
-    """One request, and its answer, before `rules`. Credentials in it are taken off and not read."""
+    """One request, and its answer, before `rules`. Credentials in it are taken off and not read.
 
-    def __init__(self, rules: Rules, request: http.Request) -> None:
+    With `bare`, what is only there to be shown is left out: exceptions, and the texts of a stream.
+    """
+
+    def __init__(self, rules: Rules, request: http.Request, *, bare: bool = False) -> None:
         self._rules = rules
+        self._bare = bare
         here = ("127.0.0.1", 0)
         self._flow = http.HTTPFlow(
             connection.Client(peername=here, sockname=here), connection.Server(address=None)
@@ -146,7 +111,9 @@ class Trial:
                 outcome = self._failure("masker", e)
         hits = [hit for name, each in found.items() for hit in hits_of(name, each, asked.texts)]
         excepted = [
-            each for rules in files.values() for each in excepted_of(rules, asked, principal)
+            each
+            for rules in ([] if self._bare else files.values())
+            for each in excepted_of(rules, asked, principal)
         ]
         return self._judged(asked.texts, hits, excepted, masked, outcome)
 
@@ -178,7 +145,7 @@ class Trial:
                 found = tuple(exchange.verdict.findings)
                 counts = exchange.verdict.masked.items()
                 masked = [(name, "") for name, count in counts for _ in range(count)]
-                texts = _said(exchange.endpoint, response, raw)
+                texts = () if self._bare else _said(exchange.endpoint, response, raw)
             if exchange.refusal is not None:
                 by = "commands" if exchange.refusal.code in _ids(rules) else by
                 raise exchange.refusal
@@ -194,7 +161,7 @@ class Trial:
             outcome = self._failure(by, e)
         whole = texts if exchange.delivery is None else None
         asked = Asked(exchange.method, exchange.operation, texts)
-        excepted = excepted_of(rules, asked, principal)
+        excepted = [] if self._bare else excepted_of(rules, asked, principal)
         return self._judged(texts, hits_of("commands", found, whole), excepted, masked, outcome)
 
     def _judged(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,19 @@ from mitmgate.core.rules import Problem, RuleError
 class Report:
     """What was read, a line a file, and everything that is wrong.
 
-    `rules` are those of the files that load, as their readers return them, by name.
+    `rules` are those of the files that load, as their readers return them, by name; `digests`
+    are as in the ledger.
     """
 
     lines: tuple[str, ...]
     problems: tuple[Problem, ...]
     rules: dict[str, Any]
+    digests: dict[str, str]
 
 
-READERS: dict[str, Callable[[Path], tuple[Any, str]]] = {
+type Readers = Mapping[str, Callable[[Path], tuple[Any, str]]]
+
+READERS: Readers = {
     "identity": identity.check,
     "commands": commands.read,
     "approval": approval.read,
@@ -33,23 +37,24 @@ READERS: dict[str, Callable[[Path], tuple[Any, str]]] = {
 }
 
 
-def check(directory: Path) -> Report:
+def check(directory: Path, readers: Readers = READERS) -> Report:
     """Read every rule file in `directory`. Remote key sets are not fetched."""
     lines: list[str] = []
     problems: list[Problem] = []
     rules: dict[str, Any] = {}
-    for name, read in READERS.items():
+    digests: dict[str, str] = {}
+    for name, read in readers.items():
         path = directory / f"{name}.yaml"
         try:
-            rules[name], digest = read(path)
+            rules[name], digests[name] = read(path)
         except RuleError as e:
             problems += e.problems
         else:
-            lines.append(f"{path}  {digest[:12]}")
+            lines.append(f"{path}  {digests[name][:12]}")
     for path in sorted(directory.glob("*.y*ml")):
         if path.name not in {f"{name}.yaml" for name in READERS}:
             lines.append(f"{path}  is read by no addon of the gate's own")
-    return Report(tuple(lines), (*problems, *_across(directory, rules)), rules)
+    return Report(tuple(lines), (*problems, *_across(directory, rules)), rules, digests)
 
 
 def _across(directory: Path, rules: dict[str, Any]) -> list[Problem]:

@@ -31,7 +31,7 @@ def lines(judged: Judged, views: Views, side: str) -> Iterator[str]:
         )
         place = f"at {plain(finding.address)}"
         if hit.text is not None:
-            place += f" [{finding.start}:{finding.end}] {_marked(hit.text, finding)}"
+            place += f" [{finding.start}:{finding.end}] {marked(hit.text, finding)}"
         yield f"    {place}"
         if finding.view == "timeout":
             yield "    the search took too long, which counts as a hit"
@@ -81,7 +81,7 @@ def document(judged: Judged, views: Views) -> dict[str, Any]:
         "model": judged.model,
         "streams": judged.streams,
         "texts": [_text(segment, views) for segment in judged.texts],
-        "findings": [_finding(hit) for hit in judged.hits],
+        "findings": [finding(hit) for hit in judged.hits],
         "exceptions": [
             {"rule": each.rule.id, "unless": each.unless, "address": each.address}
             for each in judged.excepted
@@ -128,7 +128,7 @@ def _cut(text: str) -> dict[str, Any]:
     return {"text": text[:SHOWN], "characters": len(text), "shortened": len(text) > SHOWN}
 
 
-def _finding(hit: Hit) -> dict[str, Any]:
+def finding(hit: Hit) -> dict[str, Any]:
     finding, rule, text = hit.finding, hit.finding.rule, hit.text
     return {
         "rule": rule.id,
@@ -151,7 +151,7 @@ def _would(finding: Finding) -> str:
     return "held" if finding.rule.action == "hold" else "refused"
 
 
-def _marked(text: str, finding: Finding) -> str:
+def marked(text: str, finding: Finding) -> str:
     """What was found, between angle brackets, with a little of what is around it."""
     start, end = finding.start, finding.end
     before, found, after = text[:start], text[start:end], text[end:]

@@ -6,8 +6,9 @@ and which rules are about such requests at all.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class Ruling:
         self._matcher = matcher
         self._parameters = [rule for rule in rules if rule.parameter]
         self._networks = [rule for rule in rules if rule.network]
+        self._excepted: Set[str] = frozenset()
 
     @property
     def prefiltered(self) -> bool:
@@ -57,10 +59,16 @@ class Ruling:
     def reads_answers(self) -> bool:
         return any(rule.reads_answers for rule in self.rules)
 
+    def excepting(self, ids: Set[str]) -> Ruling:
+        """The same rules, but what those with these ids find does not count."""
+        other = copy.copy(self)
+        other._excepted = self._excepted | ids
+        return other
+
     def asked(self, request: Asked, principal: Principal | None) -> tuple[Finding, ...]:
         """All hits in a request."""
         found = self.anywhere(request, principal)
-        return _about(found, request.method, request.operation)
+        return self._about(found, request.method, request.operation)
 
     def anywhere(self, request: Asked, principal: Principal | None) -> list[Finding]:
         """All hits in a request, those too of rules that are not about its method or operation."""
@@ -78,7 +86,14 @@ class Ruling:
         self, texts: Iterable[Segment], principal: Principal | None, method: str, operation: str
     ) -> tuple[Finding, ...]:
         """All hits in texts of an answer to such a request."""
-        return _about(self._matcher.scan(texts, principal), method, operation)
+        return self._about(self._matcher.scan(texts, principal), method, operation)
+
+    def _about(self, found: Iterable[Finding], method: str, operation: str) -> tuple[Finding, ...]:
+        return tuple(
+            finding
+            for finding in found
+            if finding.rule.applies(method, operation) and finding.rule.id not in self._excepted
+        )
 
     def views(self, text: str) -> list[tuple[str, str]]:
         """What `text` is read as where that differs from it: the name of a view, and the text."""
@@ -102,10 +117,6 @@ def sample(rule: Rule, text: str) -> Asked:
 def hits(rule: Rule, request: Asked) -> bool:
     """Whether a rule on a parameter or an address finds anything in a request."""
     return bool(breaches(rule, request.data) if rule.parameter else _led_to(rule, request.texts))
-
-
-def _about(found: Iterable[Finding], method: str, operation: str) -> tuple[Finding, ...]:
-    return tuple(finding for finding in found if finding.rule.applies(method, operation))
 
 
 def _led_to(rule: Rule, texts: Iterable[Segment]) -> list[Finding]:
