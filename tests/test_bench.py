@@ -36,7 +36,7 @@ PARTS = {
     "streams": 20,
     "tokens": 6,
     "recording": 7,
-    "stalls": 10,
+    "stalls": 14,
     "holds": 8,
 }  # and how many figures each has
 FIGURE = {"name", "unit", "measured", "naive", "target", "ratio", "met"}

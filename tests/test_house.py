@@ -13,6 +13,7 @@ PACKAGE = ADDONS / "mitmgate"
 KIT = {
     "answerhead",
     "errorpage",
+    "findings",
     "guard",
     "tripwire",
     "exchange",
@@ -30,6 +31,7 @@ KIT = {
     "rulefile",
     "scrubbing",
     "sweep",
+    "workers",
 }
 ENTRIES = {path.stem for path in ADDONS.glob("*.py")}
 MODULES = sorted(PACKAGE.rglob("*.py"))

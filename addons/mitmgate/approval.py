@@ -17,9 +17,9 @@ from pathlib import Path
 from mitmproxy import command, connection, ctx, exceptions, hooks, http
 from mitmproxy.log import ALERT
 
-from mitmgate import options
+from mitmgate import findings, options, workers
 from mitmgate.approvals import POLL, Approvals
-from mitmgate.core import holds, matching, ruling
+from mitmgate.core import holds, ruling
 from mitmgate.core.holds import Hold, HoldStore, Mark, Passage, State, Why
 from mitmgate.core.holds.notify import Event
 from mitmgate.core.matching import Finding
@@ -94,6 +94,7 @@ class Approval(GateAddon):
 
     def done(self) -> None:
         self._file.stop()
+        workers.close()
         for task in (*self._tasks, self._poller):
             if task:
                 task.cancel()
@@ -114,12 +115,10 @@ class Approval(GateAddon):
         prompt = await exchange.read_request()
         rules = self._file.rules[1]
         exchange.verdict.digests["approval"] = self._file.digest
-        asked = await read_asked(flow.request, exchange.method, exchange.target, prompt)
-        found = await off_loop(
-            lambda: rules.asked(asked, exchange.principal), asked.size, matching.INLINE
-        )
+        found = await findings.in_request(exchange, rules)
         exchange.verdict.find(exchange.id, found)
         if risky := waits(found):
+            asked = await read_asked(flow.request, exchange.method, exchange.target, prompt)
             await self._hold(flow, exchange, risky, asked.texts)
 
     async def _hold(

@@ -15,13 +15,13 @@ import pydantic
 from mitmproxy import http
 from mitmproxy.log import ALERT
 
-from mitmgate import options
+from mitmgate import findings, options, workers
 from mitmgate.core import matching, ruling
 from mitmgate.core.matching import Finding
 from mitmgate.core.rules import Listed, load
 from mitmgate.core.rules import RuleFile as Envelope
 from mitmgate.core.rules.rule import Mode, Rule, in_mode
-from mitmgate.core.ruling import Asked, Ruling
+from mitmgate.core.ruling import Ruling
 from mitmgate.core.wire.calls import unfold
 from mitmgate.core.wire.document import DocumentError
 from mitmgate.core.wire.segment import Segment
@@ -80,6 +80,7 @@ class Commands(GateAddon):
 
     def done(self) -> None:
         self._file.stop()
+        workers.close()
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """An endpoint that is refused as unknown may be one that a rule has a name for."""
@@ -90,7 +91,9 @@ class Commands(GateAddon):
         rules = self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
         asked = await read_asked(flow.request, exchange.method, exchange.target)
-        found = await _found(rules, asked, exchange)
+        found = await off_loop(
+            lambda: rules.asked(asked, exchange.principal), asked.size, matching.INLINE
+        )
         exchange.refusal = None
         judge(exchange, found)  # another refusal may take its place
         exchange.refusal = refusal
@@ -99,10 +102,10 @@ class Commands(GateAddon):
         exchange = Exchange.of(flow)
         if exchange.refusal is not None:
             return
-        prompt, rules = await exchange.read_request(), self._file.rules
+        await exchange.read_request()
+        rules = self._file.rules
         exchange.verdict.digests["commands"] = self._file.digest
-        asked = await read_asked(flow.request, exchange.method, exchange.target, prompt)
-        judge(exchange, await _found(rules, asked, exchange))
+        judge(exchange, await findings.in_request(exchange, rules))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = Exchange.of(flow)
@@ -114,17 +117,7 @@ class Commands(GateAddon):
         if exchange.refusal is not None or exchange.delivery is not None:
             return
         if rules.reads_answers:
-            answer = await exchange.read_answer()
-            try:
-                texts = await off_loop(lambda: answer.readings("answer"), answer.size)
-            except DocumentError as e:
-                raise unreadable(exchange.id, e) from None
-            found = await off_loop(
-                lambda: _answered(exchange, rules, texts),
-                matching.size_of(texts),
-                matching.INLINE,
-            )
-            judge(exchange, found)
+            judge(exchange, await findings.in_answer(exchange, rules))
 
 
 def judge(exchange: Exchange, findings: Iterable[Finding]) -> None:
@@ -133,18 +126,6 @@ def judge(exchange: Exchange, findings: Iterable[Finding]) -> None:
     for finding in exchange.verdict.findings:
         if finding.rule.action == "deny" and finding.rule.enforced:
             deny(403, finding.rule.id, finding.rule.message)
-
-
-async def _found(rules: Ruling, asked: Asked, exchange: Exchange) -> tuple[Finding, ...]:
-    return await off_loop(
-        lambda: rules.asked(asked, exchange.principal), asked.size, matching.INLINE
-    )
-
-
-def _answered(
-    exchange: Exchange, rules: Ruling, segments: Iterable[Segment]
-) -> tuple[Finding, ...]:
-    return rules.answered(segments, exchange.principal, exchange.method, exchange.operation)
 
 
 class Judge:
@@ -177,7 +158,11 @@ class Judge:
         return text
 
     def _judge(self, segments: list[Segment]) -> None:
-        judge(self._exchange, _answered(self._exchange, self._rules, segments))
+        exchange = self._exchange
+        found = self._rules.answered(
+            segments, exchange.principal, exchange.method, exchange.operation
+        )
+        judge(exchange, found)
 
 
 class _Channel:

@@ -24,6 +24,7 @@ from mitmgate.core.wire.prompt import Prompt
 from mitmgate.core.wire.segment import plain
 from mitmgate.core.wire.stream import Filter, StreamError
 from mitmgate.delivery import Delivery, instead
+from mitmgate.presence import has_left
 from mitmgate.reading import answer_of, body_limit, request_of, unreadable
 from mitmgate.refusal import Refusal, deny, refusal_event, refusal_response
 from mitmgate.verdict import Verdict
@@ -123,13 +124,18 @@ class Exchange:
         if self.prompt is not None:
             return self.prompt
         request = self.flow.request
-        body, prompt = await request_of(request, self.endpoint, self.target)
+        body, prompt = await request_of(request, self.endpoint, self.target, self.left)
         if body is not request.raw_content:
             self.replace_request(body)
         self.sent = body
         self.prompt = prompt
         self.verdict.cover("prompt", prompt.body.coverage if prompt.body else {})
         return prompt
+
+    def left(self) -> bool:
+        """Whether the caller has left, while the request is in a hook."""
+        self.aborted = self.aborted or has_left(self.flow)
+        return self.aborted
 
     def replace_request(self, body: bytes) -> None:
         """Forward `body` in place of what the caller sent."""

@@ -1,4 +1,7 @@
-"""Bodies off the wire: decoded within bounds, parsed strictly, off the event loop when large."""
+"""Bodies off the wire: decoded within bounds, parsed strictly, off the event loop when large.
+
+Where that would take long, in another process: one that only waits for others keeps nobody waiting.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,16 @@ from mitmproxy import ctx, http
 from mitmproxy.utils import human
 
 from mitmgate import options
+from mitmgate.core import ruling
 from mitmgate.core.ruling import Asked
 from mitmgate.core.wire.answer import AnswerError, read_answer
-from mitmgate.core.wire.body import Body
+from mitmgate.core.wire.body import Body, UnreadBody
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.encoding import EncodingError, decode
 from mitmgate.core.wire.prompt import Prompt, PromptError, read_prompt
-from mitmgate.core.wire.segment import Segment
-from mitmgate.core.wire.surroundings import headers, query
+from mitmgate.core.worker import Asking, ReadPrompt
 from mitmgate.refusal import Refusal, deny
+from mitmgate.workers import workers
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,10 @@ GIVES_WAY = 0.0005
 # From here on a body has to wait for one of a few threads of its own: the others, in which name
 # servers and files are asked too, stay free for smaller ones.
 LARGE = 64 << 10
+
+# A bigger body is judged in another process, and so is one that is read as more: a thread would
+# keep taking the interpreter from all others. The way there costs a millisecond, and one more a MB.
+APART = 32 << 10
 
 _large = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "large bodies")
 
@@ -53,35 +61,59 @@ async def off_loop[T](work: Callable[[], T], size: int, inline: int = THREAD_FRO
 
 
 async def request_of(
-    request: http.Request, endpoint: Endpoint, target: str
+    request: http.Request,
+    endpoint: Endpoint,
+    target: str,
+    gone: Callable[[], bool] = lambda: False,
 ) -> tuple[bytes, Prompt]:
-    """The body of a request, decoded, and what it says. Raises a 4xx `Refusal`."""
+    """The body of a request, decoded, and what it says. Raises a 4xx `Refusal`.
+
+    `gone` says whether the caller has left; see `Workers.ask` for what that and others raise.
+    """
     if request.trailers:
         deny(400, "trailers_refused", "Request trailers are not accepted.")
     if len(request.headers.get_all("content-type")) > 1:
         deny(400, "header_twice", "Content-Type is given more than once.")
     content_type = request.headers.get("content-type", "")
 
-    def parse(body: bytes) -> Prompt:
-        return read_prompt(endpoint, target, content_type, body)
+    def parse(body: bytes) -> Prompt | None:
+        return read_prompt(endpoint, target, content_type, body) if len(body) <= APART else None
 
     try:
-        return await _read(request, parse)
+        body, prompt = await _read(request, parse)
+        if prompt is None:
+            prompt = await _read_apart(asking(request, target), endpoint, body, gone)
+        return body, prompt
     except EncodingError as e:
         deny(e.status, "body_undecodable", f"The request body is refused: {e}.")
     except PromptError as e:
         deny(e.status, e.code, str(e))
 
 
+def asking(request: http.Request, target: str) -> Asking:
+    """A request as workers are told of it."""
+    method = request.data.method.decode("ascii", "replace")
+    return Asking(method, target, request.headers.get("content-type", ""))
+
+
+async def _read_apart(
+    asking: Asking, endpoint: Endpoint, body: bytes, gone: Callable[[], bool]
+) -> Prompt:
+    """`read_prompt` in a worker; the prompt's body is read here if somebody asks for its texts."""
+    said = await workers(len(body)).ask(ReadPrompt(asking), body, gone=gone)
+    if "refused" in said:
+        status, code, message = said["refused"]
+        raise PromptError(status, code, message)
+    assert endpoint.request is not None  # or a body is refused
+    unread = UnreadBody(body, endpoint.request, said["coverage"])
+    return Prompt(endpoint, asking.target, unread, said["model"], said["streams"], None)
+
+
 def asked_of(
     request: http.Request, method: str, target: str, prompt: Prompt | None = None
 ) -> Asked:
     """What rules see of a request; without a `prompt`, of one to an endpoint nobody knows."""
-    around = headers(request.headers.items(multi=True))
-    if prompt is None:
-        return Asked(method, "", (Segment("path", "path", target), *query(target), *around))
-    data = prompt.body.document.data if prompt.body else None
-    return Asked(method, prompt.endpoint.operation, (*prompt.readings(), *around), data)
+    return ruling.asked_of(method, target, request.headers.items(multi=True), prompt)
 
 
 async def read_asked(

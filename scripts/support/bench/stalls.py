@@ -2,7 +2,7 @@
 
 A real gate with the rules that ship, and a bare mitmdump beside it. Small requests come at a fixed
 rate, whether or not those before were answered (an open loop), alone and while large prompts are
-sent one after another; the two take turns.
+sent one after another, until the last of these has been answered; the two take turns.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import yaml
 
@@ -29,6 +30,7 @@ from mitmgate.core.tokens import devissuer
 from processes import ROOT, Process, gate_command, wait_for_proxy
 
 SMALL = 2 * KB
+FIRST = 200 * KB
 LIMIT = 30.0  # ms of p99 that large prompts may add, beyond what they add to a bare mitmdump
 PATH = "/v1/chat/completions"
 
@@ -39,12 +41,16 @@ class Taken:
 
     small: dict[str, list[float]] = field(default_factory=dict)
     large: dict[str, list[float]] = field(default_factory=dict)
+    first: float = 0.0
 
     def p50(self, meanwhile: str) -> float:
         return median(self.small[meanwhile])
 
     def p99(self, meanwhile: str) -> float:
         return quantiles(self.small[meanwhile], n=100, method="inclusive")[98]
+
+    def longest(self, meanwhile: str) -> float:
+        return max(self.small[meanwhile])
 
     def added(self, meanwhile: str) -> float:
         return self.p99(meanwhile) - self.p99("")
@@ -56,14 +62,19 @@ def measure(effort: Effort) -> Section:
     with ExitStack() as stack:
         servers = {name: stack.enter_context(server(name)) for name in ("gate", "bare")}
         for name, (address, token, _) in servers.items():
-            taken[name] = asyncio.run(_measure(address, token, large, effort))
+            taken[name] = asyncio.run(_begin(address, token, effort))
+        for _ in range(effort.turns):
+            for name, (address, token, _) in servers.items():
+                asyncio.run(_turn(taken[name], address, token, large, effort))
     figures: list[Figure] = []
     gate, bare = taken["gate"], taken["bare"]
+    first = Figure("the first large prompt", "ms", gate.first, bare.first)
     for meanwhile in ("", *large):
         title = f"beside {meanwhile}" if meanwhile else "alone"
         figures += [
             Figure(f"small request {title}, p50", "ms", gate.p50(meanwhile), bare.p50(meanwhile)),
             Figure(f"small request {title}, p99", "ms", gate.p99(meanwhile), bare.p99(meanwhile)),
+            Figure("  the longest", "ms", gate.longest(meanwhile), bare.longest(meanwhile)),
         ]
         if meanwhile:
             limit = max(0.0, bare.added(meanwhile)) + LIMIT
@@ -84,10 +95,12 @@ def measure(effort: Effort) -> Section:
             ]
     return Section(
         f"Other callers beside prompts of {effort.large / KB / KB:.3g} MB",
-        tuple(figures),
+        (*figures, first),
         (
             f"small chats of 2 KB, {effort.rate:g} a second; {effort.turns} turns of "
-            f"{effort.seconds:g} s alone and of as long beside each kind of large prompt, in turn",
+            f"{effort.seconds:g} s alone and beside each kind of large prompt, in turn, "
+            "and for as long as the last of these takes",
+            f"the first large prompt is of {FIRST >> 10} KB, and starts what is kept for the next",
             "wall-clock time over one real gate (every addon, rules/ as shipped, recording) and a "
             "model server that answers at once; naive: the same through a bare mitmdump",
             f"target: {LIMIT:g} ms more than what is added to the bare mitmdump",
@@ -179,53 +192,71 @@ def bare(command: list[str]) -> list[str]:
 # Clients
 
 
-async def _measure(
-    address: str, token: str, large: dict[str, list[bytes]], effort: Effort
-) -> Taken:
-    taken = Taken()
-    small = message(body(corpus.prose()[:SMALL]), token)
-    await burst(address, small, effort.rate, 0.5)  # warm-up
-    for _ in range(effort.turns):
-        for meanwhile in ("", *large):
-            bodies = [message(each, token) for each in large.get(meanwhile, [])]
-            big = asyncio.create_task(_one_after_another(address, bodies)) if bodies else None
-            times = await burst(address, small, effort.rate, effort.seconds)
-            taken.small.setdefault(meanwhile, []).extend(times)
-            if big:
-                _OVER.set()
-                taken.large.setdefault(meanwhile, []).extend(await big)
-    return taken
+def _small(token: str) -> bytes:
+    return message(body(corpus.prose()[:SMALL]), token)
 
 
-_OVER = asyncio.Event()
+async def _begin(address: str, token: str, effort: Effort) -> Taken:
+    """Warm up, and see what the first large prompt takes."""
+    await burst(address, _small(token), effort.rate, 0.5)
+    first = message(prose(FIRST)[0], token)
+    return Taken(first=(await _one_after_another(address, [first], 0))[0])
 
 
-async def burst(address: str, content: bytes, rate: float, seconds: float) -> list[float]:
-    """Small requests, each when it is its turn. Returns milliseconds from then to the answer."""
+async def _turn(
+    taken: Taken, address: str, token: str, large: dict[str, list[bytes]], effort: Effort
+) -> None:
+    """Small requests alone, and beside each kind of large ones."""
+    for meanwhile in ("", *large):
+        big = None
+        if meanwhile:
+            bodies = [message(each, token) for each in large[meanwhile]]
+            big = asyncio.create_task(_one_after_another(address, bodies, effort.seconds))
+        times = await burst(address, _small(token), effort.rate, effort.seconds, big)
+        taken.small.setdefault(meanwhile, []).extend(times)
+        if big:
+            taken.large.setdefault(meanwhile, []).extend(await big)
+
+
+async def burst(
+    address: str,
+    content: bytes,
+    rate: float,
+    seconds: float,
+    beside: asyncio.Task[Any] | None = None,
+) -> list[float]:
+    """Small requests, each when it is its turn, for so long and until what is `beside` is over.
+
+    Returns milliseconds from when it is the turn of each to its answer.
+    """
     idle: list[Connection] = []
     begun = time.perf_counter()
 
     async def one(due: float) -> float:
-        await asyncio.sleep(due - time.perf_counter())
         connection = idle.pop() if idle else await Connection.to(address)
         await connection.ask(content)
         idle.append(connection)
         return (time.perf_counter() - due) * 1e3
 
-    dues = [begun + i / rate for i in range(int(rate * seconds))]
+    asked: list[asyncio.Task[float]] = []
+    while len(asked) < rate * seconds or (beside and not beside.done()):
+        due = begun + len(asked) / rate
+        await asyncio.sleep(due - time.perf_counter())
+        asked.append(asyncio.create_task(one(due)))
     try:
-        return list(await asyncio.gather(*(one(due) for due in dues)))
+        return list(await asyncio.gather(*asked))
     finally:
         for connection in idle:
             connection.close()
 
 
-async def _one_after_another(address: str, contents: list[bytes]) -> list[float]:
-    """Large requests until it is over. Returns how many milliseconds each of them took."""
-    _OVER.clear()
+async def _one_after_another(address: str, contents: list[bytes], seconds: float) -> list[float]:
+    """Large requests, the last of them begun within `seconds`. Returns how many milliseconds each
+    of them took."""
+    over = time.perf_counter() + seconds
     took: list[float] = []
     connection = await Connection.to(address)
-    while not _OVER.is_set():
+    while not took or time.perf_counter() < over:
         begun = time.perf_counter()
         await connection.ask(contents[len(took) % len(contents)])
         took.append((time.perf_counter() - begun) * 1e3)

@@ -50,7 +50,7 @@ class Matcher:
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         """Raises `ValueError` if Hyperscan does not take one of the supersets."""
-        self._patterns = tuple(patterns)
+        self.patterns = tuple(patterns)
         self._covering = {
             where: frozenset(i for i, p in enumerate(patterns) if where in p.rule.where)
             for where in get_args(Where)
@@ -84,7 +84,7 @@ class Matcher:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules, in the order of their file."""
-        return tuple(pattern.rule for pattern in self._patterns)
+        return tuple(pattern.rule for pattern in self.patterns)
 
     @property
     def prefiltered(self) -> bool:
@@ -100,7 +100,7 @@ class Matcher:
         excepted = {
             i
             for i in self._excepting
-            if any(who.matches(principal) for who in self._patterns[i].rule.unless)
+            if any(who.matches(principal) for who in self.patterns[i].rule.unless)
         }
         covering = self._covering
         if excepted:
@@ -110,7 +110,7 @@ class Matcher:
         for segment in segments:
             searched = covering[segment.where]
             for i in searched & self._choosy:
-                if not self._patterns[i].rule.covers(segment.where, segment.name):
+                if not self.patterns[i].rule.covers(segment.where, segment.name):
                     searched -= {i}
             if not searched:
                 continue
@@ -125,7 +125,7 @@ class Matcher:
                 for i, where in look.candidates(view, reading):
                     if i not in self._searching.get(shown, searched):
                         continue
-                    pattern = self._patterns[i]
+                    pattern = self.patterns[i]
                     if finding := attempt.confirm(pattern, segment, shown, reading, where):
                         look.open.remove(i)
                         findings.append(finding)

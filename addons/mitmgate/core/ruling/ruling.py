@@ -6,10 +6,12 @@ and which rules are about such requests at all.
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import json
+import pickle
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mitmgate.core.matching import Finding, Matcher, size_of
@@ -19,7 +21,9 @@ from mitmgate.core.principal import Principal
 from mitmgate.core.rules.rule import Rule
 from mitmgate.core.ruling.network import networks
 from mitmgate.core.ruling.parameter import breaches
+from mitmgate.core.wire.prompt import Prompt
 from mitmgate.core.wire.segment import Segment
+from mitmgate.core.wire.surroundings import headers, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +44,41 @@ class Asked:
         return size_of(self.texts)
 
 
+def asked_of(
+    method: str, target: str, fields: Iterable[tuple[str, str]], prompt: Prompt | None = None
+) -> Asked:
+    """What rules see of a request; `fields` are its headers. Without a `prompt`, of one to an
+    endpoint that nobody knows."""
+    around = headers(fields)
+    if prompt is None:
+        return Asked(method, "", (Segment("path", "path", target), *query(target), *around))
+    data = prompt.body.document.data if prompt.body else None
+    return Asked(method, prompt.endpoint.operation, (*prompt.readings(), *around), data)
+
+
 class Ruling:
     """The rules of a file. `compile` makes it, checks included; any thread may judge with it."""
 
-    def __init__(self, rules: Sequence[Rule], matcher: Matcher) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], matcher: Matcher, excepted: Set[str] = frozenset()
+    ) -> None:
+        """What rules with the ids in `excepted` find does not count."""
         self.rules = tuple(rules)
         self._matcher = matcher
         self._parameters = [rule for rule in rules if rule.parameter]
         self._networks = [rule for rule in rules if rule.network]
-        self._excepted: Set[str] = frozenset()
+        self._excepted = excepted
+
+    @cached_property
+    def packed(self) -> bytes:
+        """These very rules as another process takes them with `unpacked`: checked, and compiled
+        but for what Hyperscan makes of them."""
+        return pickle.dumps((self.rules, self._matcher.patterns, self._excepted))
+
+    @cached_property
+    def name(self) -> str:
+        """Tells these rules from all others."""
+        return hashlib.sha256(self.packed).hexdigest()
 
     @property
     def prefiltered(self) -> bool:
@@ -61,9 +91,7 @@ class Ruling:
 
     def excepting(self, ids: Set[str]) -> Ruling:
         """The same rules, but what those with these ids find does not count."""
-        other = copy.copy(self)
-        other._excepted = self._excepted | ids
-        return other
+        return Ruling(self.rules, self._matcher, self._excepted | ids)
 
     def asked(self, request: Asked, principal: Principal | None) -> tuple[Finding, ...]:
         """All hits in a request."""
@@ -99,6 +127,12 @@ class Ruling:
         """What `text` is read as where that differs from it: the name of a view, and the text."""
         readings = views_of(text, self._matcher.lexicon)
         return [(name, reading.text) for name, reading in readings if reading.text != text]
+
+
+def unpacked(packed: bytes) -> Ruling:
+    """The ruling of which `packed` is. It is unpickled: never give it what others could write."""
+    rules, patterns, excepted = pickle.loads(packed)  # noqa: S301
+    return Ruling(rules, Matcher(patterns), excepted)
 
 
 def sample(rule: Rule, text: str) -> Asked:

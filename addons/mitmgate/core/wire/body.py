@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from mitmgate.core.rules.rule import Where
 from mitmgate.core.wire.arguments import Edit, edit_arguments
@@ -136,6 +136,36 @@ class JsonBody:
         for leaf in self.leaves:
             counts[leaf.kind.value] = counts.get(leaf.kind.value, 0) + 1
         return counts
+
+
+class UnreadBody(JsonBody):
+    """A JSON body that another process has read: here, only once somebody asks for its texts.
+
+    Do that in a thread. `coverage` is what the other process has counted.
+    """
+
+    def __init__(self, raw: bytes, schema: Schema, coverage: dict[str, int]) -> None:
+        self.size = len(raw)
+        self._raw = raw
+        self._schema = schema
+        self._coverage = coverage
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("document", "leaves", "names"):
+            raise AttributeError(name)
+        super().__init__(self._raw, self._schema, every=True)
+        return self.__dict__[name]
+
+    def encode(self) -> bytes:
+        return super().encode() if self.edited else self._raw
+
+    @property
+    def edited(self) -> bool:
+        return "document" in self.__dict__ and super().edited
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        return self._coverage
 
 
 class TextBody:

@@ -63,7 +63,8 @@ class PromptError(Exception):
 class Prompt:
     """A parsed request. `body` is None for an endpoint that takes none.
 
-    `asides` are the arguments of its tool calls, its files and the addresses in it.
+    `asides` are the arguments of its tool calls, its files and the addresses in it; None until
+    somebody asks for them, where the body is an `UnreadBody`.
     """
 
     endpoint: Endpoint
@@ -71,7 +72,7 @@ class Prompt:
     body: JsonBody | None
     model: str | None
     streams: bool
-    asides: Sequence[Segment] = ()
+    asides: Sequence[Segment] | None = ()
 
     def segments(self) -> list[Segment]:
         """Every text of the request, the path with its query first."""
@@ -92,7 +93,10 @@ class Prompt:
                 for leaf in self.body.names
                 if leaf.text not in _WORDS
             ]
-        return [*found, *self.asides]
+        asides = self.asides
+        if asides is None and self.body:
+            asides = _asides(self.body.document.data, self.endpoint)
+        return [*found, *(asides or ())]
 
     @property
     def canonical(self) -> Any:
