@@ -293,6 +293,12 @@ def test_base64_with_a_single_sign_that_it_is_no_word(length: int):
             assert decoding.decode(text) == _decoded_plainly(text) != text
 
 
+@pytest.mark.parametrize("word", ["Installation", "Installations"])
+def test_a_capitalised_word_that_decodes_to_rubbish_is_a_word(word: str):
+    for text in (word, f"see {word}, then"):
+        assert decoding.decode(text) == _decoded_plainly(text) == text
+
+
 @pytest.mark.parametrize("first", [39, 40, 44])
 def test_base64_whose_only_sign_is_in_its_last_line(first: int):
     text = f"see {('aida' * 11)[:first]}\r\n aidB"

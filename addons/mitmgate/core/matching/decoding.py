@@ -86,6 +86,7 @@ _SEPARATOR = re.compile(r"[+/_-](?=[A-Za-z0-9])(?=[a-z+/_-]{0,10}[A-Z0-9])(?=[A-
 _GLUED = re.compile(
     rb"[+/_-](?=[a-z+/_-]{0,10}[A-Z0-9])[A-Za-z0-9+/_-]{11}|^(?=[a-z]{0,10}[A-Z0-9])[A-Za-z0-9]{11}"
 )
+_WORD = re.compile("[A-Z][a-z]+")  # `Installation`
 GLUED = 4  # separators after which the rest of a run is tried as base64
 _DISTINCTIVE = re.compile(r"[A-Z0-9]")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -209,7 +210,12 @@ def _from_run(text: str, found: re.Match[str]) -> list[Edit]:
 
 
 def _pieces(text: str, start: int, stop: int) -> list[Edit]:
-    """Base64 that stands in a path or a name, whose separators are digits of base64 as well."""
+    """Base64 that stands in a path or a name, whose separators are digits of base64 as well.
+
+    What decodes to rubbish in part comes here, too.
+    """
+    if _WORD.fullmatch(text, start, stop):
+        return []
     whole = [start, *(s.end() for s in islice(_SEPARATOR.finditer(text, start, stop), GLUED))]
     read = [(at, plain) for at in whole if (plain := _read(text[at:stop]))]
     if read:  # the one with the least rubbish in it

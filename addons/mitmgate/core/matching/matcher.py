@@ -73,8 +73,11 @@ class Matcher:
             view: frozenset(i for i, p in enumerate(patterns) if view in p.rule.views)
             for view in get_args(View)
         }
-        reaches = [pattern.reach for pattern in patterns if pattern.reach]
-        self._margin = max((each.width + each.ahead for each in reaches), default=0)
+        # How far from what was decoded a match may reach, but for those without a bound.
+        self._margins = {
+            where: max((r.width + r.ahead for i in some if (r := patterns[i].reach)), default=0)
+            for where, some in self._covering.items()
+        }
         self._sieve = Sieve(patterns, self._covering)
 
     def ready(self) -> None:
@@ -119,7 +122,7 @@ class Matcher:
             }
             look = Look(self._sieve, segment.where, set(searched))
             for view, reading in views_of(
-                segment.text, self.lexicon, self._margin, wanted, look.worth
+                segment.text, self.lexicon, self._margins[segment.where], wanted, look.worth
             ):
                 shown = "decoded" if view == ENTIRE else view
                 for i, where in look.candidates(view, reading):

@@ -19,6 +19,7 @@ type Edit = tuple[int, int, str]  # start, end, and what stands there instead; i
 type Back = Callable[[int, int], Span | None]
 
 BLOCK = 1 << 16  # characters changed in one go: other threads get their turn in between
+FINE = 1 << 10  # characters changed anew, time and again, to find where something came from
 JOINT = " \n\x1e\n "  # between fragments: a line break of which a blank is left
 # A text may be cut before these: nothing that changes texts looks across from here to the left.
 _CUT = regex.compile(r"[A-Za-z0-9]")
@@ -145,11 +146,11 @@ def ascii_bytes(text: str) -> bytes:
     return b"".join([piece.encode("ascii", "replace") for piece in pieces])
 
 
-def blocks(text: str) -> Iterator[str]:
-    """`text` in pieces of about `BLOCK` characters, cut before a letter or digit."""
+def blocks(text: str, size: int = BLOCK) -> Iterator[str]:
+    """`text` in pieces of about `size` characters, cut before a letter or digit."""
     start = 0
-    while len(text) - start > BLOCK:
-        at = start + BLOCK
+    while len(text) - start > size:
+        at = start + size
         cut = _CUT.search(text, at, at + 1024) or _CUT_BEYOND.search(text, at, at + BLOCK)
         end = cut.start() if cut else at + 1024
         yield text[start:end]
@@ -188,7 +189,7 @@ def _before_edits(edits: Sequence[Edit], start: int, end: int) -> Span:
 def _before_change(text: str, change: Callable[[str], str], start: int, end: int) -> Span:
     made = at = 0
     first: int | None = None
-    for block in blocks(text):
+    for block in blocks(text, FINE):
         size = len(change(block))
         if first is None and start < made + size:
             inside = start - made
