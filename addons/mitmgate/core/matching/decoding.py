@@ -14,7 +14,7 @@ import html
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import islice
 
 from mitmgate.core.matching import prefilter
@@ -69,9 +69,8 @@ _MAYBE_BASE64 = (
     + "|".join("[a-z+/_-]" * i + "[A-Z0-9]" + "[A-Za-z0-9+/_-]" * (10 - i) for i in range(11))
     + ")"
 )
-_BLOB, _PAIRS, _NUMBERS, _BINARY, _CAPITALS, _CALLS = range(6)
+_PAIRS, _NUMBERS, _BINARY, _CAPITALS, _CALLS = range(5)
 _SIGNS = {
-    _BLOB: _MAYBE_BASE64,
     _PAIRS: "[0-9A-Fa-f]{2}(?:[ :,]{0,2}(?:0x)?[0-9A-Fa-f]{2}){5}",
     _NUMBERS: r"(?:^|[^0-9])[0-9]{2,3}(?:[ ,;\t\r\n]{1,3}[0-9]{2,3}){4}",
     _BINARY: r"[01]{7,8}(?:[ ,]{0,2}[01]{7,8}){2}",
@@ -87,6 +86,7 @@ _GLUED = re.compile(
     rb"[+/_-](?=[a-z+/_-]{0,10}[A-Z0-9])[A-Za-z0-9+/_-]{11}|^(?=[a-z]{0,10}[A-Z0-9])[A-Za-z0-9]{11}"
 )
 _WORD = re.compile("[A-Z][a-z]+")  # `Installation`
+KNOWN = 1 << 12  # words that need not be looked at again: names stand in a text time and again
 GLUED = 4  # separators after which the rest of a run is tried as base64
 _DISTINCTIVE = re.compile(r"[A-Z0-9]")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -135,13 +135,11 @@ def _layers(text: str) -> Iterator[Callable[[str], list[Edit]]]:
             edit for found in _BASE64.finditer(text) for edit in _from_run(text, found)
         ]
         return
-    ends = _signs(text)
-    others = [layer for layer in _CODED if layer[0] in ends]
-    yield from (partial(_substitutions, pattern, plain) for _, pattern, plain in others)
-    if others:  # what was decoded has moved the rest, and may be base64 itself
-        yield lambda text: _blobs(text, _signs(text).get(_BLOB, []))
-    elif _BLOB in ends:
-        yield lambda text: _blobs(text, ends[_BLOB])
+    signs = _signs(text)
+    for sign, pattern, plain in _CODED:
+        if sign in signs:
+            yield partial(_substitutions, pattern, plain)
+    yield _blobs
 
 
 def _substitutions(
@@ -154,9 +152,11 @@ def _substitutions(
     ]
 
 
-def _blobs(text: str, inside: list[int]) -> list[Edit]:
-    """The base64 of `text`, all of which reaches beyond one of `inside`, ascending."""
+def _blobs(text: str) -> list[Edit]:
+    """The base64 of `text`."""
     data = ascii_bytes(text)
+    inside: list[int] = []  # ends of what any of it has, ascending
+    _base64_scanner().scan(data, lambda _, end: inside.append(end))
     runs = data.translate(_IN_RUN)
     edits: list[Edit] = []
     done = 0
@@ -168,27 +168,33 @@ def _blobs(text: str, inside: list[int]) -> list[Edit]:
         stop = len(runs) if stop < 0 else stop
         if stop - start < 40:  # cannot go on in the next line
             done = stop
-            digits = data[start:stop]
-            size = stop - start
-            rest = size & 3
-            padded = digits[: size - 1] if rest == 1 else digits + b"=="[: -size & 3]
-            raw = binascii.a2b_base64(padded.translate(_STANDARD))
-            # Most are names of things. Half the bytes to which those decode are above 127, and
-            # few of these, if any, are UTF-8.
-            shown = "" if raw.isascii() else raw.decode("utf-8", "replace")
-            rubbish = shown.count("\ufffd")
-            if 8 * rubbish < len(shown) or raw.isascii():
-                if not rubbish and (plain := _readable(raw)):
-                    edits.append((start, stop + _padding(data, stop), plain))
-                else:
-                    edits += _pieces(text, start, stop + _padding(data, stop))
-                continue
-            if not digits.isalnum() and _GLUED.search(digits):
-                edits += _pieces(text, start, stop + _padding(data, stop))
+            run = text[start : stop + _padding(data, stop)]
+            edits += [
+                (start + a, start + b, plain) for a, b, plain in _from_word(run, stop - start)
+            ]
         elif found := _BASE64.match(text, start):
             done = found.end()
             edits += _from_run(text, found)
     return edits
+
+
+@lru_cache(maxsize=KNOWN)
+def _from_word(run: str, size: int) -> list[Edit]:
+    """The base64 in a short run, of whose characters the first `size` are digits of it."""
+    digits = run[:size].encode()
+    padded = digits[:-1] if size & 3 == 1 else digits + b"=="[: -size & 3]
+    raw = binascii.a2b_base64(padded.translate(_STANDARD))
+    # Most are names of things. Half the bytes to which those decode are above 127, and few of
+    # these, if any, are UTF-8.
+    shown = "" if raw.isascii() else raw.decode("utf-8", "replace")
+    rubbish = shown.count("\ufffd")
+    if 8 * rubbish < len(shown) or raw.isascii():
+        if not rubbish and (plain := _readable(raw)):
+            return [(0, len(run), plain)]
+        return _pieces(run, 0, len(run))
+    if not digits.isalnum() and _GLUED.search(digits):
+        return _pieces(run, 0, len(run))
+    return []
 
 
 def _from_run(text: str, found: re.Match[str]) -> list[Edit]:
@@ -232,16 +238,21 @@ def _padding(data: bytes, stop: int) -> int:
     return len(data[stop : stop + 2]) - len(data[stop : stop + 2].lstrip(b"="))
 
 
-def _signs(text: str) -> dict[int, list[int]]:
-    """Which of `_SIGNS` are in `text`, and offsets at which they end, ascending."""
-    ends: dict[int, list[int]] = {}
-    _scanner().scan(ascii_bytes(text), lambda i, end: ends.setdefault(i, []).append(end))
-    return ends
+def _signs(text: str) -> set[int]:
+    """Which of `_SIGNS` are in `text`."""
+    found: set[int] = set()
+    _signs_scanner().scan(ascii_bytes(text), lambda sign, _: found.add(sign))
+    return found
 
 
 @cache
-def _scanner() -> prefilter.Scanner:
-    return prefilter.Scanner(_SIGNS, flags=0, once=frozenset(_SIGNS) - {_BLOB})
+def _signs_scanner() -> prefilter.Scanner:
+    return prefilter.Scanner(_SIGNS, flags=0, once=frozenset(_SIGNS))
+
+
+@cache
+def _base64_scanner() -> prefilter.Scanner:
+    return prefilter.Scanner({0: _MAYBE_BASE64}, flags=0)
 
 
 def _from_percent(found: re.Match[str]) -> str:

@@ -11,7 +11,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 
 from mitmgate.core.matching import prefilter
@@ -19,6 +19,7 @@ from mitmgate.core.matching.reading import Edit, ascii_bytes
 
 SHORTEST = 2  # letters of a word that counts as known
 TINY = 3  # letters of a word that is neither cut nor read backwards or rotated
+KNOWN = 1 << 12  # tokens that need not be read again
 LONGEST = 40  # characters of a token that may be leetspeak
 
 _LEET = str.maketrans("0134578692@$!|+l", "oieastbggzasiiti")
@@ -69,6 +70,7 @@ class Lexicon:
         for shape in self._by_shape:
             sizes.setdefault(shape[-SHORTEST:], set()).add(len(shape))
         self._sizes = {last: sorted(some) for last, some in sizes.items()}
+        self._readings = lru_cache(maxsize=KNOWN)(self._read)
 
     def _add(self, word: str) -> None:
         if len(word) >= SHORTEST and word not in self.words:
@@ -97,7 +99,7 @@ class Lexicon:
             first, second = self._numbers(text, first), self._numbers(text, second)
         return [first, second] if first != second else [first] if first else []
 
-    def _readings(self, token: str) -> list[str]:
+    def _read(self, token: str) -> list[str]:
         for trailing in range(3):
             body = token[: len(token) - trailing]
             if trailing and token[len(body)] not in _SYMBOLS:
