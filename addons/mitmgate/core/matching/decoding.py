@@ -20,7 +20,7 @@ from itertools import islice
 from mitmgate.core.matching import prefilter
 from mitmgate.core.matching.reading import Edit, Reading, Span, ascii_bytes, spans_after
 
-# Each pattern begins with a literal character, which is what makes searching for it quick.
+# Each pattern begins with a character, not with what is around it: that makes searching quick.
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2})*")
 # `\x72\x6d`, `\u0072`, `\162` and the escapes of JSON inside JSON (tool call arguments)
 _BACKSLASH = re.compile(
@@ -44,8 +44,8 @@ _CHR = re.compile(
 _CALL = re.compile(r"\(\s?(?:0x([0-9A-Fa-f]+)|([0-9]+))\s?\)")
 # `105 103 110`, in decimal or octal; `01101001 01100111`
 _CODES = re.compile(
-    r"(?<![0-9A-Fa-f])(?<![ ,][0-9][0-9A-Fa-f][ ,])(?<![ ,][A-Fa-f][0-9][ ,])"
-    r"(?<![0-9][A-Fa-f], )(?<![A-Fa-f][0-9], )[0-9]{2,3}"
+    r"[0-9](?<![0-9A-Fa-f].)(?<![ ,][0-9][0-9A-Fa-f][ ,].)(?<![ ,][A-Fa-f][0-9][ ,].)"
+    r"(?<![0-9][A-Fa-f], .)(?<![A-Fa-f][0-9], .)[0-9]{1,2}"
     r"(?:[ ,;\t\r\n]{1,3}[0-9]{2,3}(?![0-9A-Fa-f])){4,}+"
     r"(?![ ,]{1,2}(?:[0-9][A-Fa-f]|[A-Fa-f][0-9]))"
 )
@@ -53,7 +53,8 @@ _BITS = re.compile(r"(?<![0-9])[01]{7,8}(?:[ ,]{0,2}[01]{7,8}){2,}(?![0-9])")
 # `726d202d7266`, `72 6d 20 2d 72 66`, `0x72, 0x6d, ...`
 # Not in the midst of other letters: there it is base64, of which it would be the ruin.
 _HEX = re.compile(
-    r"(?:(?<![A-Za-z0-9])|(?<=0[xX]))[0-9A-Fa-f]{2}(?:[ :,]{0,2}(?:0x)?[0-9A-Fa-f]{2}){5,}"
+    r"[0-9A-Fa-f](?:(?<![A-Za-z0-9].)|(?<=0[xX].))[0-9A-Fa-f]"
+    r"(?:[ :,]{0,2}(?:0x)?[0-9A-Fa-f]{2}){5,}"
     r"(?=[0-9A-Fa-f]?(?![A-Za-z0-9]))"
 )
 _BASE32 = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}={0,6}(?![A-Za-z0-9])")

@@ -205,6 +205,8 @@ def rotated(text: str) -> str:
 
 def unmarked(text: str) -> str:
     """`text` without the marks of Markdown for bold, italic, struck out and code."""
+    if "__" not in text and not any(chr(mark) in text for mark in _MARKUP):
+        return text
     data = text.encode("utf-8", "surrogatepass").translate(None, _MARKUP).replace(b"__", b"")
     return data.decode("utf-8", "surrogatepass")
 
