@@ -169,20 +169,19 @@ def _blobs(text: str) -> list[Edit]:
         stop = len(runs) if stop < 0 else stop
         if stop - start < 40:  # cannot go on in the next line
             done = stop
-            run = text[start : stop + _padding(data, stop)]
-            edits += [
-                (start + a, start + b, plain) for a, b, plain in _from_word(run, stop - start)
-            ]
-        elif found := _BASE64.match(text, start):
-            done = found.end()
-            edits += _from_run(text, found)
+            padded = stop + (_padding(data, stop) if data[stop : stop + 1] == b"=" else 0)
+            if found := _from_word(data[start:padded], stop - start):
+                edits += [(start + a, start + b, plain) for a, b, plain in found]
+        elif match := _BASE64.match(text, start):
+            done = match.end()
+            edits += _from_run(text, match)
     return edits
 
 
 @lru_cache(maxsize=KNOWN)
-def _from_word(run: str, size: int) -> list[Edit]:
-    """The base64 in a short run, of whose characters the first `size` are digits of it."""
-    digits = run[:size].encode()
+def _from_word(run: bytes, size: int) -> list[Edit]:
+    """The base64 in a short run, of which the first `size` are digits and the rest is padding."""
+    digits = run[:size]
     padded = digits[:-1] if size & 3 == 1 else digits + b"=="[: -size & 3]
     raw = binascii.a2b_base64(padded.translate(_STANDARD))
     # Most are names of things. Half the bytes to which those decode are above 127, and few of
@@ -192,9 +191,9 @@ def _from_word(run: str, size: int) -> list[Edit]:
     if 8 * rubbish < len(shown) or raw.isascii():
         if not rubbish and (plain := _readable(raw)):
             return [(0, len(run), plain)]
-        return _pieces(run, 0, len(run))
+        return _pieces(run.decode(), 0, len(run))
     if not digits.isalnum() and _GLUED.search(digits):
-        return _pieces(run, 0, len(run))
+        return _pieces(run.decode(), 0, len(run))
     return []
 
 
