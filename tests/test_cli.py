@@ -31,7 +31,7 @@ def rules(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_rules_are_good(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(rules)]) == 0
+    assert main(["check", "--strict", str(rules)]) == 0
     output = capsys.readouterr().out
     assert output.splitlines()[-1] == f"{rules} is good"
     assert len(re.findall(r"\.yaml  [0-9a-f]{12}$", output, re.MULTILINE)) == 6

@@ -54,7 +54,9 @@ def put(recording: Recording, n: int, *, stream: bool = False, **more: Any) -> N
     flow = tflow.tflow(resp=True)
     assert flow.response
     path = more.get("path", "/v1/chat/completions")
-    body = {"model": "llama", "messages": [{"role": "user", "content": "export the weights"}]}
+    asked = [{"role": "user", "content": "export the weights"}]
+    body = {"model": "llama", "messages": more.pop("messages", asked)}
+    end = more.pop("end", None)
     flow.request = http.Request.make(
         "POST",
         f"http://10.0.0.1:8000{path}",
@@ -64,7 +66,7 @@ def put(recording: Recording, n: int, *, stream: bool = False, **more: Any) -> N
     if stream:
         pieces = [{"choices": [{"index": 0, "delta": {"content": c}}]} for c in "hello"]
         text = "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) + "data: [DONE]\n\n"
-        flow.response = http.Response.make(200, text, {"content-type": "text/event-stream"})
+        flow.response = http.Response.make(200, text[:end], {"content-type": "text/event-stream"})
     else:
         message = {"choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}}]}
         kind = {"content-type": "application/json"}
@@ -294,41 +296,93 @@ def test_a_reader_who_leaves(state: Path) -> None:
 # show
 
 
-def test_an_exchange_with_masks(run: Run) -> None:
+def test_an_exchange_with_masks(run: Run, state: Path) -> None:
     code, output, _ = run("show", "0bc")
     assert code == 0
-    assert "caller:   dev:agent-7 (Batch)" in output
-    assert "session:  run-1 (as the caller says)" in output
-    assert "first byte after 0.25 s, all after 0.50 s" in output
-    assert "ended:    complete masked (status 200)" in output
-    assert "masked:   email x1" in output
-    assert "  prompt messages[0].content\n    | export the weights\n" in output
-    assert "    | Ask \\x1b[2Jjane\\u202e\n" in output
-    assert "    | at >>>[EMAIL]<<<, card >>>************1111<<<.\n" in output
+    (recording,) = (state / "recordings").glob("*.mitm")
+    title = "─" * 74
+    assert output.split("\n") == [
+        "exchange 0bcdef01-0000-4000-8000-000000000000",
+        "caller   dev:agent-7 (Batch)",
+        "session  run-1 (as the caller says)",
+        "asked    chat of openai, model llama, POST /v1/chat/completions",
+        "ended    complete masked (status 200)",
+        "masked   card x1, email x1",
+        "time     2026-03-02 09:00:00 UTC, first byte in 0.25 s, all in 0.50 s",
+        f"record   {recording}, byte 0, line 2",
+        "",
+        "request",
+        f"── USER  messages[0] {title}"[:74],
+        "  export the weights",
+        "",
+        f"── SETTINGS {title}"[:74],
+        "  model: llama",
+        "",
+        "answer",
+        f"── ASSISTANT  choices[0] {title}"[:74],
+        "  Ask \\x1b[2Jjane\\u202e",
+        "  at >>>[EMAIL]<<<, card >>>************1111<<<.",
+        "",
+    ]
 
 
 def test_an_exchange_that_was_refused(run: Run) -> None:
     output = run("show", "2")[1]
-    assert "ended:    refused denied: weights-export (status 403)" in output
-    assert (
-        "found:    weights-export (deny, critical, enforce) at messages[0].content, as decoded"
-        in output
-    )
-    assert "  prompt messages[0].content  <- weights-export\n" in output
+    assert "\nended    refused denied: weights-export (status 403)\n" in output
+    found = "weights-export (deny, critical) at messages[0].content, read as decoded"
+    assert f"\nfound    {found}\n" in output
+    assert "\n── USER  messages[0]  << weights-export >> ──" in output
     assert "[EMAIL]" in output
     assert ">>>" not in output  # nothing was masked: the model wrote that itself
 
 
 def test_a_stream_is_joined(run: Run) -> None:
-    assert "    | hello\n" in run("show", "1")[1]
+    assert "\n  hello\n" in run("show", "1")[1]
 
 
 def test_a_hold_and_its_decisions(run: Run) -> None:
     output = run("show", "3")[1]
-    assert "held:     h-1" in output
-    decision = "approve by os:root, cli, 2026-03-02T09:00:00Z: ticket\\x1b[31m 4711"
-    assert f"decision: {decision}" in output
-    assert "cannot be read: not an endpoint of the gate; as it came:" in output
+    assert "\nended    complete held approved (status 200)\n" in output
+    assert "\nhold     h-1\n" in output
+    decision = "approved by os:root on 2026-03-02 09:00:00 UTC (cli): ticket\\x1b[31m 4711"
+    assert f"\ndecided  {decision}\n" in output
+    assert "\n  cannot be read: not an endpoint of the gate; as it came:\n" in output
+    assert '  {"model": "llama", "messages": [' in output
+
+
+def test_a_stream_that_breaks_off_is_shown_as_far_as_it_came(run: Run, state: Path) -> None:
+    recording = Recording(state / "recordings", "w2")
+    put(recording, 6, stream=True, end=-34, ending="client_aborted", status=0)
+    recording.close()
+    output = run("show", "6")[1]
+    assert output.endswith("\n  hell\n\n[the stream breaks off within an event]\n")
+    answer = json.loads(run("show", "6", "--json")[1])["answer"]
+    assert [text["text"] for text in answer["texts"]] == ["hell"]
+    assert answer["unread"] == "the stream breaks off within an event"
+
+
+def test_long_texts_are_shown_whole_and_wrapped_for_terminals_alone(
+    run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(state / "recordings", "w2")
+    message = {"role": "user", "content": "so it goes [AWS KEY] on " * 1_500 + "x" * 200_000}
+    put(recording, 6, messages=[message] * 2, masked={"aws-access-key": 3_000})
+    recording.close()
+    output = run("show", "6")[1]
+    assert "left out" not in output
+    assert output.count("so it goes >>>[AWS KEY]<<< on ") == 3_000
+    assert max(map(len, output.split("\n"))) > 200_000
+    message["content"] = message["content"][:12_000]
+    recording = Recording(state / "recordings", "w3")
+    put(recording, 7, messages=[message] * 2, masked={"aws-access-key": 3_000})
+    recording.close()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    run("show", "7")
+    transcript = terminal.getvalue().partition("request")[2].replace("\x1b[0m", "")
+    assert transcript.count("\x1b[7m[AWS KEY]") == 1_000  # none is parted
+    lines = transcript.replace("\x1b[7m", "").replace("\x1b[1m", "").split("\n")
+    assert max(map(len, lines)) == 60
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
@@ -345,6 +399,7 @@ def test_colours_are_for_terminals(
 def test_json_of_all_that_was_said(run: Run) -> None:
     shown = json.loads(run("show", "0", "--json")[1])
     texts = [{"where": "prompt", "address": "messages[0].content", "text": "export the weights"}]
+    texts += [{"where": "prompt", "address": "model", "text": "llama"}]
     assert shown["prompt"]["texts"] == texts
     assert shown["answer"]["texts"][-1]["text"] == TEXT
     assert (shown["prompt"]["unread"], shown["answer"]["unread"]) == (None, None)
@@ -375,7 +430,7 @@ def test_a_changed_recording_is_told(run: Run, state: Path) -> None:
     recording.write_bytes(data.replace(b"export the weights", b"EXPORT the weights", 1))
     code, output, errors = run("show", "0")
     assert code == 1
-    assert "caller:   dev:agent-7" in output
+    assert "caller   dev:agent-7" in output
     assert "EXPORT" not in output
     assert "the flow of 0bcdef01-0000-4000-8000-000000000000 (byte 0) is not what was" in errors
     code, _, errors = run("export", "-o", state / "out.mitm")

@@ -540,6 +540,52 @@ def test_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"9 notes on {tmp_path / 'rules'}\n"
 
 
+def test_overlaps_that_are_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    devissuer.prepare(tmp_path / "state" / "dev-issuer")
+    files = json.loads(json.dumps(FILES))
+    files["masker"]["profiles"]["both"]["offered"] = True
+    idle = rule("idle", "rm -rf /h", also_found_by=["partly", "shell-rm"])
+    partly = rule("partly", "rm -rf /h|mkfs", "mkfs", "rm -rf /h", also_found_by=["shell-rm"])
+    gone = rule("gone", "plover", also_found_by=["partly", "nosuch", "audited", "partly"])
+    files["commands"]["rules"] += [partly, rule("audited", "xyzzy", mode="audit"), gone]
+    for name, content in files.items():
+        write(tmp_path / "rules", name, content)
+    code, found = check(tmp_path / "rules", capsys, "--strict")
+    assert (code, found["good"], found["problems"]) == (1, False, [])
+    assert [(each["kind"], each["id"], each["other"]) for each in found["notes"]] == [
+        ("overlap-gone", "gone", "partly"),
+        ("overlap-gone", "gone", "nosuch"),
+    ]
+    gone["also_found_by"] = ["audited"]
+    write(tmp_path / "rules", "commands", files["commands"])
+    assert check(tmp_path / "rules", capsys, "--strict")[0] == 0
+    files["commands"]["rules"].append(idle)  # what has no effect is noted all the same
+    write(tmp_path / "rules", "commands", files["commands"])
+    notes = check(tmp_path / "rules", capsys, "--strict")[1]["notes"]
+    assert [(each["kind"], each["id"], each["other"]) for each in notes] == [
+        ("overlap", "partly", "idle"),
+        ("shadowed", "idle", "partly"),
+    ]
+
+
+def test_a_profile_for_approvers_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devissuer.prepare(tmp_path / "state" / "dev-issuer")
+    files = json.loads(json.dumps(FILES))
+    files["approval"]["approvers"] = {"who": {"groups": ["ops"]}, "profile": "both"}
+    for name, content in files.items():
+        write(tmp_path / "rules", name, content)
+    assert check(tmp_path / "rules", capsys, "--strict")[0] == 0
+
+
+def test_a_rule_does_not_accept_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "commands", {"schema": 1, "rules": [rule("r", "x", also_found_by=["r"])]})
+    _, found = check(tmp_path, capsys)
+    messages = [each["message"] for each in found["problems"]]
+    assert "also_found_by names other rules, and this is the rule itself" in "".join(messages)
+
+
 def test_problems_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = check(tmp_path, capsys)
     assert (code, found["good"], found["notes"]) == (1, False, [])

@@ -71,7 +71,9 @@ def test_it_is_chosen_for_known_endpoints_and_shows_what_the_gate_has_said() -> 
     flow = exchange(sse("Hel", "lo"), "text/event-stream", summary=SUMMARY)
     name, text = shown(flow)
     assert name == "Transcript"
-    assert text.startswith("caller   idp:agent-7\nasked    chat of openai\nended    complete 200\n")
+    assert text.startswith(
+        "caller   idp:agent-7\nasked    chat of openai\nended    complete masked (status 200)\n"
+    )
     assert "\nmasked   email x2\n" in text
     assert "\n  Hello" in text
     name, text = shown(flow, "request")

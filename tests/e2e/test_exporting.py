@@ -85,8 +85,8 @@ async def test_a_live_gate_is_searched_and_an_exchange_shown(
     assert "hello again" in shown
     assert "You can reach Jane Doe at >>>[EMAIL]<<< or on >>>[PHONE]<<<." in shown
     shown = mitmgate(gate, "show", rows[2]["exchange"])
-    assert "ended:    refused denied: weights-export (status 403)" in shown
-    assert "prompt messages[0].content  <- weights-export" in shown
+    assert "ended    refused denied: weights-export (status 403)" in shown
+    assert "── USER  messages[0]  << weights-export >> ─" in shown
 
 
 async def test_exports_that_mitmdump_reads(
@@ -190,7 +190,7 @@ async def test_an_interrupted_exchange_is_found_by_caller_session_and_time(
     (row,) = found(gate, "--session", "run-1", "--verdict", "interrupted", "--since", "5m")
     assert row["principal"] == "test-idp:agent-7"
     shown = mitmgate(gate, "show", row["exchange"])
-    assert f"POST {CHAT}, chat of openai" in shown
+    assert f"chat of openai, model stand-in, POST {CHAT}" in shown
     assert "standin: slow=60" in shown
 
 

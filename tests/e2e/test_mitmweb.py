@@ -182,12 +182,12 @@ async def test_mitmweb_shows_transcripts_with_what_the_gate_has_said(
         assert "\n  You help the front desk. Be brief.\n" in request
         assert "\n  send_mail: Sends a mail to a patient.\n" in request
         answer = await shown(ui, ids["masked"], "response")
-        assert "caller   test-idp:agent-7 (Front desk), by grant callers\n" in answer
+        assert "caller   test-idp:agent-7 (Front desk), by grant callers, with token " in answer
         assert "masked   email x2\n" in answer
         assert "\n  │ The address is on file: [EMAIL]\n" in answer
         assert '\n  → calls send_mail\n    {\n      "to": "[EMAIL]",\n' in answer
         refused = await shown(ui, ids["denied"], "response")
-        assert "ended    refused 403 weights-export\n" in refused
+        assert "ended    refused denied: weights-export (status 403)\n" in refused
         assert "found    weights-export (deny, medium) at messages[0].content\n" in refused
         assert "\n  message: Weights do not leave through this gateway." in refused
         assert "<< weights-export >>" in await shown(ui, ids["denied"], "request")

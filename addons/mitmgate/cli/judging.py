@@ -19,15 +19,12 @@ from mitmgate.core.matching import Finding
 from mitmgate.core.principal import Principal
 from mitmgate.core.ruling import Asked, Ruling
 from mitmgate.core.tokens import NotAllowed, TokenError, Wanted
-from mitmgate.core.wire.answer import AnswerError
 from mitmgate.core.wire.body import Body
+from mitmgate.core.wire.conversation import UnreadError, answered
 from mitmgate.core.wire.dialect import Endpoint
 from mitmgate.core.wire.document import DocumentError
-from mitmgate.core.wire.framing import FramingError
 from mitmgate.core.wire.prompt import Prompt
 from mitmgate.core.wire.segment import Segment
-from mitmgate.core.wire.stream import StreamError
-from mitmgate.core.wire.transcript import answer_turns
 from mitmgate.exchange import Exchange
 from mitmgate.identity import take_credentials
 from mitmgate.reading import asked_of, unreadable
@@ -145,7 +142,7 @@ class Trial:
                 found = tuple(exchange.verdict.findings)
                 counts = exchange.verdict.masked.items()
                 masked = [(name, "") for name, count in counts for _ in range(count)]
-                texts = () if self._bare else _said(exchange.endpoint, response, raw)
+                texts = () if self._bare else _said(exchange, response, raw)
             if exchange.refusal is not None:
                 by = "commands" if exchange.refusal.code in _ids(rules) else by
                 raise exchange.refusal
@@ -203,11 +200,11 @@ def _readings(body: Body, exchange: Exchange) -> Sequence[Segment]:
         raise unreadable(exchange.id, e) from None
 
 
-def _said(endpoint: Endpoint, response: http.Response, raw: bytes) -> Sequence[Segment]:
+def _said(exchange: Exchange, response: http.Response, raw: bytes) -> Sequence[Segment]:
     """The texts of a stream, to be shown; it has been judged, and may be one that breaks off."""
     kind = response.headers.get("content-type", "")
-    with contextlib.suppress(AnswerError, DocumentError, FramingError, StreamError):
-        return answer_turns(endpoint, response.status_code, kind, raw)
+    with contextlib.suppress(UnreadError):
+        return answered(exchange.method, exchange.target, response.status_code, kind, raw)[0]
     return ()
 
 

@@ -1,6 +1,7 @@
 """What `mitmgate check` says of rule files that load: what has no effect, and what is there twice.
 
 Notes are for whoever writes rules. None is an error: the gate runs with these files as it should.
+What is meant can be said in the files, and is no note then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mitmgate.cli.rulebook import Report
+from mitmgate.core.holds import ApprovalFile
 from mitmgate.core.masking import MaskerFile
 from mitmgate.core.rules import load
 from mitmgate.core.rules.rule import Rule
@@ -46,7 +48,9 @@ def notes(directory: Path, rules: Mapping[str, Any]) -> list[Note]:
             message = f"the grant {grant.id} lets nobody in: {deny.id} denies all of it"
             found.append(Note("grant-shadowed", grant.id, deny.id, message))
     if "masker" in rules:
-        found += _masking(load(directory / "masker.yaml", MaskerFile).file, identity)
+        masker = load(directory / "masker.yaml", MaskerFile).file
+        approval: ApprovalFile | None = rules["approval"][0] if "approval" in rules else None
+        found += _masking(masker, identity, approval)
     return found
 
 
@@ -102,22 +106,43 @@ def _rules(rulings: Sequence[Ruling], issuers: Collection[str]) -> Iterator[Note
     for rule in (rule for ruling in rulings for rule in ruling.rules):
         if reason := idle(rule, issuers):
             yield Note("never", rule.id, "", f"{rule.id} can never match: {reason}")
-    for each in overlaps(rulings):
+    met = overlaps(rulings)
+    for each in met:
         id, other = each.rule.id, each.other.id
         if each.shadowed:
             message = f"{other} finds all samples of {id}, and does all that {id} does"
             yield Note("shadowed", id, other, message)
-        else:
+        elif other not in each.rule.also_found_by:
             message = f"{other} finds {each.found} of {each.samples} samples of {id}, too"
             yield Note("overlap", id, other, message)
+    yield from _gone(rulings, {(each.rule.id, each.other.id) for each in met})
 
 
-def _masking(file: MaskerFile, identity: IdentityFile | None) -> Iterator[Note]:
+def _gone(rulings: Sequence[Ruling], met: Collection[tuple[str, str]]) -> Iterator[Note]:
+    """What `also_found_by` names for nothing. Rules that are not in force may be so for a while."""
+    rules = {rule.id: rule for ruling in rulings for rule in ruling.rules}
+    for id, rule in rules.items():
+        for other in dict.fromkeys(rule.also_found_by):
+            if other not in rules:
+                message = f"also_found_by of {id} names {other}, and there is no such rule"
+                yield Note("overlap-gone", id, other, message)
+            elif (id, other) not in met and rules[other].enforced:
+                message = f"{other} finds no sample of {id}: take it out of also_found_by"
+                yield Note("overlap-gone", id, other, message)
+
+
+def _masking(
+    file: MaskerFile, identity: IdentityFile | None, approval: ApprovalFile | None
+) -> Iterator[Note]:
     if identity:
-        named = {grant.masking for grant in identity.grants if grant.effect == "allow"}
-        for name in file.profiles:
-            if name not in named:
-                yield Note("profile-unused", name, "", f"no grant names the profile {name}")
+        named: set[str | None] = {"default"}  # which it is for grants that name none
+        named |= {grant.masking for grant in identity.grants if grant.effect == "allow"}
+        if approval:
+            decide = (approval.approvers, *(rule.approvers for rule in approval.rules))
+            named |= {approvers.profile for approvers in decide if approvers}
+        for name, profile in file.profiles.items():
+            if name not in named and not profile.offered:
+                yield Note("profile-unused", name, "", f"nobody names the profile {name}")
     used = {id for profile in file.profiles.values() for id in (*profile.answer, *profile.prompt)}
     for recognizer in file.recognizers:
         if recognizer.id not in used:

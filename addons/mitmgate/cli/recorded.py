@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from mitmproxy import exceptions, http
+from mitmproxy.flow import Flow
 from mitmproxy.io import FlowReader
 
 from mitmgate.cli import listing
 from mitmgate.core.ledger import BadRecord, Entry, flow_bytes
-from mitmgate.core.wire import endpoints
-from mitmgate.core.wire.answer import AnswerError
-from mitmgate.core.wire.dialect import Endpoint
-from mitmgate.core.wire.document import DocumentError
-from mitmgate.core.wire.encoding import EncodingError
-from mitmgate.core.wire.framing import FramingError
-from mitmgate.core.wire.prompt import PromptError
-from mitmgate.core.wire.segment import Segment
-from mitmgate.core.wire.stream import StreamError
-from mitmgate.core.wire.transcript import answer_turns, prompt_turns
-
-_UNREADABLE = (AnswerError, DocumentError, EncodingError, FramingError, PromptError, StreamError)
+from mitmgate.core.wire.conversation import answered, asked
+from mitmgate.core.wire.transcript import Turn
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The texts of a message in order; or why it cannot be read as one, and the bytes of it."""
+    """The texts of a message in order. `reason` says why it, or the rest of it, cannot be read;
+    `raw` is such a message.
+    """
 
-    turns: Sequence[Segment]
+    turns: Sequence[Turn]
     reason: str = ""
     raw: bytes = b""
 
@@ -45,59 +38,53 @@ class Said:
         }
 
 
+def read_flow(file: BinaryIO) -> Flow:
+    """The next flow of a recording, where there is one. Raises `ValueError` for what is none."""
+    try:
+        for flow in FlowReader(file).stream():
+            return flow
+    except (exceptions.FlowReadException, ValueError, TypeError, LookupError, AttributeError) as e:
+        raise ValueError(str(e).partition("\n")[0] or type(e).__name__) from None
+    raise ValueError("nothing is there")
+
+
 def flow_of(entry: Entry, data: bytes) -> http.HTTPFlow:
     """The flow in `data`, which are the bytes of `entry`. Raises `BadRecord`."""
     try:
-        (flow,) = FlowReader(io.BytesIO(data)).stream()
-    except (exceptions.FlowReadException, ValueError) as e:
+        flow = read_flow(io.BytesIO(data))
+    except ValueError as e:
         raise BadRecord(f"{entry.flows}: {entry['exchange']} cannot be read: {e}") from None
     if not isinstance(flow, http.HTTPFlow):
         raise BadRecord(f"{entry.flows}: {entry['exchange']} is no HTTP flow")
     return flow
 
 
-def asked(flow: http.HTTPFlow) -> Said:
-    """What the request said."""
-    request = flow.request
-    kind = request.headers.get("content-type", "")
-    return _said(
-        flow, request, lambda endpoint, raw: prompt_turns(endpoint, request.path, kind, raw)
-    )
-
-
-def answered(flow: http.HTTPFlow) -> Said:
-    """What the caller was told; nothing where there was no answer."""
-    response = flow.response
-    if response is None:
-        return Said(())
-    status, kind = response.status_code, response.headers.get("content-type", "")
-    return _said(flow, response, lambda endpoint, raw: answer_turns(endpoint, status, kind, raw))
+def messages(flow: http.HTTPFlow) -> tuple[Said, Said]:
+    """What the request said, and what the caller was told: nothing, where there was no answer."""
+    return _said(flow, flow.request), _said(flow, flow.response)
 
 
 def document(entry: Entry) -> dict[str, Any]:
     """What was said, and what the ledger says about it, for programs. Raises `BadRecord`."""
-    flow = flow_of(entry, flow_bytes(entry))
+    prompt, answer = messages(flow_of(entry, flow_bytes(entry)))
     return {
         **listing.exchange(entry),
         "findings": entry.fields.get("findings") or [],
         "approvals": entry.fields.get("approvals") or [],
-        "prompt": asked(flow).document(),
-        "answer": answered(flow).document(),
+        "prompt": prompt.document(),
+        "answer": answer.document(),
     }
 
 
-def _said(
-    flow: http.HTTPFlow,
-    message: http.Message,
-    read: Callable[[Endpoint, bytes], Sequence[Segment]],
-) -> Said:
-    raw = message.raw_content or b""
-    endpoint = endpoints.find(flow.request.method, flow.request.path.partition("?")[0])
-    if not raw:
+def _said(flow: http.HTTPFlow, message: http.Request | http.Response | None) -> Said:
+    raw = message.raw_content if message else None
+    if message is None or not raw:
         return Said(())
-    if endpoint is None:
-        return Said((), "not an endpoint of the gate", raw)
+    of, kind = (flow.request.method, flow.request.path), message.headers.get("content-type", "")
     try:
-        return Said(read(endpoint, message.content or b""))
-    except (*_UNREADABLE, ValueError) as e:
+        data = message.content or b""
+        if isinstance(message, http.Request):
+            return Said(asked(*of, kind, data))
+        return Said(*answered(*of, message.status_code, kind, data))
+    except ValueError as e:  # UnreadError, and what cannot be decompressed
         return Said((), str(e), raw)

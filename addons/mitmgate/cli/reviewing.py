@@ -1,7 +1,6 @@
 """`mitmgate show`: one recorded exchange as people read it, with what the gate did about it.
 
-A mask in a text is told by its form (`[CARD]`, `[CARD-3f9a1c]`, `****1111`), and only where the
-ledger says that something was masked: a caller may have written the same.
+It is the account and the transcript that mitmweb shows, whole, with the masks marked.
 """
 
 from __future__ import annotations
@@ -9,18 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from mitmgate.cli import recorded
 from mitmgate.cli.recorded import Said
-from mitmgate.cli.searching import Search, add_place, written
+from mitmgate.cli.searching import Search, add_place
+from mitmgate.cli.table import terminal
+from mitmgate.core.account import Fact, account, times
 from mitmgate.core.ledger import BadRecord, Entry, Query, flow_bytes
+from mitmgate.core.summary import counts, found, number
+from mitmgate.core.wire.rendering import Style, render
 from mitmgate.core.wire.segment import plain
 
-_MASK = re.compile(r"\[[A-Z][A-Z0-9_-]*(?:-[0-9a-f]{6})?\]|(?:\*[ -]?){4,}\w{0,8}")
 _SHOWN = 4000  # characters of a message that cannot be read
+_WIDEST = 100  # places of a line, however wide the terminal is
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -34,9 +37,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show a recorded exchange: who and what, the verdict, the prompt and the answer."""
     search = Search(options)
-    found = _named(search, options.exchange)
-    style = Style(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
-    for entry in found:
+    style = _style()
+    for entry in _named(search, options.exchange):
         try:
             if options.json:
                 print(json.dumps(recorded.document(entry), indent=2))
@@ -48,23 +50,17 @@ def run(options: argparse.Namespace) -> int:
     return search.code
 
 
-class Style:
-    """Escape sequences of a terminal, or what stands in their place where they are not wanted."""
+def _style() -> Style:
+    """Wrapped for a terminal, and in colours where these are wanted."""
+    width = terminal()
+    width = width and min(width, _WIDEST)
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return Style(mask=lambda text: f">>>{text}<<<", width=width, whole=True)
+    return Style(_painted(1), _painted(31), _painted(7), width, whole=True)
 
-    def __init__(self, colours: bool) -> None:
-        self._colours = colours
 
-    def head(self, text: str) -> str:
-        """What a part is."""
-        return f"\x1b[1m{text}\x1b[0m" if self._colours else text
-
-    def alert(self, text: str) -> str:
-        """What was found or refused."""
-        return f"\x1b[31m{text}\x1b[0m" if self._colours else text
-
-    def mask(self, text: str) -> str:
-        """What stands in the place of something else."""
-        return f"\x1b[7m{text}\x1b[0m" if self._colours else f">>>{text}<<<"
+def _painted(attribute: int) -> Callable[[str], str]:
+    return lambda text: f"\x1b[{attribute}m{text}\x1b[0m"
 
 
 def _named(search: Search, id: str) -> list[Entry]:
@@ -86,83 +82,35 @@ def _named(search: Search, id: str) -> list[Entry]:
 def _head(entry: Entry, style: Style) -> Iterator[str]:
     """What the ledger says."""
     fields = entry.fields
-    client, server = (fields.get(name) or ("",) for name in ("client", "server"))
-    who = entry["principal"] or "an unknown caller"
-    who += f" ({entry['display']})" if entry["display"] else ""
-    who += f", grant {entry['grant']}" if entry["grant"] else ""
-    who += f", token {entry['token_id']}" if entry["token_id"] else ""
-    who += f", from {client[0]}" if client[0] else ""
-    what = f"{entry['method']} {entry['path']}"
-    what += f", {entry['operation']} of {entry['dialect']}" if entry["operation"] else ""
-    what += f", model {entry['model']}" if entry["model"] else ""
-    what += ", at " + ":".join(map(str, server)) if server[0] else ""
-    ended = " ".join(entry.verdicts)
-    ended += f": {entry['refusal']}" if entry["refusal"] else ""
-    ended += f" (status {fields['status']})" if fields.get("status") else ""
+    place = f"{entry.flows}, byte {fields['offset']}, line {entry.number}"
     yield style.head(f"exchange {plain(entry['exchange'])}")
-    yield f"  time:     {_times(entry)}"
-    yield f"  caller:   {plain(who)}"
-    if entry["session"]:
-        yield f"  session:  {plain(entry['session'])} (as the caller says)"
-    yield f"  request:  {plain(what)}"
-    yield f"  ended:    {style.alert(plain(ended)) if entry['refusal'] else plain(ended)}"
-    for each in fields.get("findings") or ():
-        rule = f"{each['rule']} ({each['action']}, {each['severity']}, {each['mode']})"
-        view = "" if each["view"] == "raw" else f", as {each['view']}"
-        yield f"  found:    {style.alert(plain(f'{rule} at {each["address"]}{view}'))}"
-    for name, count in (fields.get("masked") or {}).items():
-        yield f"  masked:   {plain(name)} x{count}"
-    if entry["hold"]:
-        yield f"  held:     {plain(entry['hold'])}"
-    for each in fields.get("approvals") or ():
-        person = f"{each['issuer']}:{each['subject']}, {each['channel']}"
-        when = written(float(each["time"]))
-        said = f"{each['verdict']} by {person}, {when}: {each['reason']}"
-        yield f"  decision: {plain(said)}"
-    yield f"  record:   {plain(str(entry.flows))}, byte {fields['offset']}, line {entry.number}"
-
-
-def _times(entry: Entry) -> str:
-    said = written(entry.started)
-    if first := entry.fields.get("first_byte"):
-        said += f", first byte after {first - entry.started:.2f} s"
-    if entry.fields.get("ended"):
-        said += f", all after {entry.ended - entry.started:.2f} s"
-    return said
+    for fact in (
+        *account(fields),
+        times(entry.started, number(fields, "first_byte"), number(fields, "ended")),
+        Fact("record", place),
+    ):
+        yield fact.line(style)
 
 
 def _transcript(entry: Entry, style: Style) -> Iterator[str]:
     """What the recording says. Raises `BadRecord`."""
     flow = recorded.flow_of(entry, flow_bytes(entry))
-    yield ""
-    yield style.head("request")
-    yield from _message(recorded.asked(flow), entry, style)
-    yield ""
-    yield style.head("answer")
-    yield from _message(recorded.answered(flow), entry, style)
+    style = style if counts(entry.fields, "masked") else replace(style, mask=None)
+    for title, said in zip(("request", "answer"), recorded.messages(flow), strict=True):
+        yield ""
+        yield style.head(title)
+        yield from _message(said, entry, style)
     if flow.error:
         yield f"  {style.alert(plain(flow.error.msg))}"
 
 
 def _message(said: Said, entry: Entry, style: Style) -> Iterator[str]:
-    found: dict[str, list[str]] = {}
-    for each in entry.fields.get("findings") or ():
-        found.setdefault(each["address"], []).append(each["rule"])
-    for turn in said.turns:
-        rules = plain(", ".join(found.get(turn.address, ())))
-        mark = f"  {style.alert(f'<- {rules}')}" if rules else ""
-        yield f"  {turn.where} {plain(turn.address)}{mark}"
-        yield from _text(turn.text, entry, style)
-    if said.reason:
-        yield f"  cannot be read: {plain(said.reason)}; as it came:"
-        yield from _text(said.raw.decode("utf-8", "replace")[:_SHOWN], entry, style)
+    if said.turns:
+        yield render(said.turns, found(entry.fields), style)
+    if said.raw:
+        yield from style.lines(f"cannot be read: {said.reason}; as it came:")
+        yield from style.lines(said.raw.decode("utf-8", "replace")[:_SHOWN])
+    elif said.reason:
+        yield f"\n[{plain(said.reason)}]"
     elif not said.turns:
         yield "  no text"
-
-
-def _text(text: str, entry: Entry, style: Style) -> Iterator[str]:
-    for line in text.split("\n"):
-        shown = plain(line)
-        if entry.fields.get("masked"):
-            shown = _MASK.sub(lambda mask: style.mask(mask[0]), shown)
-        yield f"    | {shown}"

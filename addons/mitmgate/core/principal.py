@@ -45,6 +45,11 @@ class Principal:
         return f"{self.issuer}:{self.subject}"
 
 
+def issuer_of(name: str, subject: str) -> str:
+    """The issuer in the `name` of the principal that has this subject."""
+    return name.removesuffix(f":{subject}")
+
+
 def _several(value: object) -> object:
     if isinstance(value, str):
         return (value,)

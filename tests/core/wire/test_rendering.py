@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitmgate.core.wire.rendering import TEXT, TOTAL, WIDTH, render
+from mitmgate.core.wire.rendering import TEXT, TOTAL, WIDTH, Style, render
 from mitmgate.core.wire.speaker import Part
 from mitmgate.core.wire.transcript import Turn
 
@@ -71,13 +71,37 @@ def test_many_texts_are_cut_and_counted() -> None:
     assert "more texts are left out here" in shown
 
 
+def test_what_stands_out_is_up_to_the_style() -> None:
+    style = Style("<h>{}</h>".format, "<a>{}</a>".format, "<m>{}</m>".format, width=40)
+    text = f"{'word ' * 6}[AWS KEY] and **** **** 1111, no \xa0[mask]"
+    shown = render([turn(text)], {"messages[0].x": ["r"]}, style)
+    assert shown.split("\n") == [
+        f"<h>── USER  messages[0] </h><a> << r >> </a><h>{'─' * 10}</h>",
+        "  word word word word word word",
+        "  <m>[AWS KEY]</m> and <m>**** **** 1111</m>, no",
+        "  \\xa0[mask]",
+    ]
+    assert "<m>" not in render([turn(text)], None, Style())
+
+
+def test_nothing_is_cut_or_wrapped_where_the_style_says_so() -> None:
+    turns = [turn("so it goes " * TEXT, message=f"messages[{n}]") for n in range(3)]
+    shown = render(turns, None, Style(width=None, whole=True))
+    assert shown.count("so it goes") == 3 * TEXT
+    assert "left out" not in shown
+    assert len(shown.split("\n")) == 3 * 2 + 2
+
+
 @given(
     st.lists(st.tuples(st.text(), st.sampled_from(PARTS), st.text(), st.sampled_from(["", "c"])))
 )
 def test_no_text_is_obeyed_by_a_terminal_or_passes_for_a_heading(
     texts: list[tuple[str, Part, str, str]],
 ) -> None:
-    shown = render([turn(text, role, part, call=call) for text, part, role, call in texts])
+    turns = [turn(text, role, part, call=call) for text, part, role, call in texts]
+    marked = Style(mask=">>>{}<<<".format, width=None, whole=True)
+    assert all(line.isprintable() for line in render(turns, None, marked).split("\n"))
+    shown = render(turns)
     for line in shown.split("\n"):
         assert line.isprintable()
         assert line == "" or line.startswith(("  ", "── "))

@@ -10,15 +10,16 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from mitmproxy import http
-from mitmproxy.io import compat, tnetstring
+from mitmproxy.flow import Flow
 
+from mitmgate.cli.recorded import read_flow
 from mitmgate.core.ledger.framing import whole_frames
 from mitmgate.core.ledger.pair import FLOWS
-from mitmgate.core.principal import Bound
+from mitmgate.core.principal import Bound, issuer_of
+from mitmgate.exchange import recorded
 
 SPAN = 256 << 10  # bytes of a recording that are read in one go; more where one flow is larger
 
@@ -108,7 +109,7 @@ class Summary(pydantic.BaseModel):
 
     @property
     def issuer(self) -> str:
-        return self.principal.removesuffix(f":{self.subject}")
+        return issuer_of(self.principal, self.subject)
 
     @property
     def admitted(self) -> bool:
@@ -144,19 +145,15 @@ def exchanges(span: Span) -> Iterator[Recorded | UnreadableError]:
         for _ in range(span.flows):
             offset = file.tell()
             try:
-                yield _read(span.path, offset, tnetstring.load(file))
-            except (ValueError, TypeError, LookupError, AttributeError) as e:
-                reason = str(e).partition("\n")[0] or type(e).__name__
+                yield _recorded(span.path, offset, read_flow(file))
+            except ValueError as e:
+                reason = str(e).partition("\n")[0]
                 yield UnreadableError(span.path, offset, f"is no recorded flow: {reason}")
 
 
-def _read(path: Path, offset: int, loaded: Any) -> Recorded:
-    state: dict[Any, Any] = compat.migrate_flow(loaded)
-    kept = state["metadata"].get("mitmgate")
-    summary = None if kept is None else Summary.model_validate(kept)
-    request = response = None
-    if state["type"] == "http":
-        request = http.Request.from_state(state["request"])
-        if state["response"]:
-            response = http.Response.from_state(state["response"])
-    return Recorded(path, offset, str(state["id"]), summary, request, response)
+def _recorded(path: Path, offset: int, flow: Flow) -> Recorded:
+    if not isinstance(flow, http.HTTPFlow):
+        return Recorded(path, offset, flow.id, None, None, None)
+    kept = recorded(flow)
+    summary = Summary.model_validate(kept) if kept else None
+    return Recorded(path, offset, flow.id, summary, flow.request, flow.response)

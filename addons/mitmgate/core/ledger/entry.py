@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mitmgate.core import summary
 from mitmgate.core.ledger.pair import FLOWS
+from mitmgate.core.principal import issuer_of
+from mitmgate.core.summary import VERDICTS
 
-ENDINGS = ("complete", "refused", "client_aborted", "upstream_error", "interrupted")
-VERDICTS = (*ENDINGS, "denied", "held", "approved", "masked")
+__all__ = ["VERDICTS", "Entry", "Query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,7 @@ class Entry:
     begun: float = 0.0
 
     def __getitem__(self, name: str) -> str:
-        value = self.fields.get(name)
-        return value if isinstance(value, str) else ""
+        return summary.word(self.fields, name)
 
     @property
     def flows(self) -> Path:
@@ -39,45 +40,27 @@ class Entry:
     def started(self) -> float:
         """When the request came, in Unix seconds; of a line that does not say, when its file was
         begun."""
-        return self._time("started") or self.begun
+        return summary.number(self.fields, "started") or self.begun
 
     @property
     def ended(self) -> float:
         """When the answer was over, or else when the request came."""
-        return self._time("ended") or self.started
+        return summary.number(self.fields, "ended") or self.started
 
     @property
     def issuer(self) -> str:
         """The id of the issuer who vouched for the caller."""
-        return self["principal"].removesuffix(f":{self['subject']}")
+        return issuer_of(self["principal"], self["subject"])
 
     @property
     def found(self) -> tuple[str, ...]:
         """The rules that found something, each once."""
-        findings = self.fields.get("findings") or ()
-        return tuple(dict.fromkeys(finding["rule"] for finding in findings))
+        return summary.rules(self.fields)
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """Those of `VERDICTS` that hold: how it ended, and what was done to it.
-
-        `denied` is refused by a rule or by an approver; a request that was told to come again
-        while it waits is `refused` and `held`, and not `denied`.
-        """
-        held, refusal = bool(self["hold"]), self["refusal"]
-        decisions = [each["verdict"] for each in self.fields.get("approvals") or ()]
-        waits = held and self.fields.get("status") == 409
-        holds = {
-            "denied": refusal in self.found and not waits,
-            "held": held,
-            "approved": "approve" in decisions and not refusal,
-            "masked": bool(self.fields.get("masked")),
-        }
-        return (self["ending"], *(word for word, it_is in holds.items() if it_is))
-
-    def _time(self, name: str) -> float:
-        value = self.fields.get(name)
-        return float(value) if isinstance(value, int | float) else 0.0
+        """Those of `VERDICTS` that hold, how it ended first."""
+        return summary.verdicts(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +105,4 @@ def _fits(value: str, globs: tuple[str, ...]) -> bool:
 def _rules(entry: Entry) -> Iterator[str]:
     yield from entry.found
     yield entry["refusal"]
-    yield from entry.fields.get("masked") or ()
+    yield from summary.counts(entry.fields, "masked")

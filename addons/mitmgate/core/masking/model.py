@@ -54,10 +54,14 @@ class Recognizer(Model):
 
 
 class Profile(Model):
-    """Which recognizers see what a model answers, and which see what a caller asks."""
+    """Which recognizers see what a model answers, and which see what a caller asks.
+
+    `offered` says that it is there to be chosen, whether or not anybody has chosen it yet.
+    """
 
     answer: Listed[Id]
     prompt: Listed[Id] = ()
+    offered: bool = False
 
 
 class MaskerFile(RuleFile):

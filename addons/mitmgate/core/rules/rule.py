@@ -113,6 +113,9 @@ class Rule(Model):
     normalised text too (`core.matching`). `keywords`, when given, are alternatives one of which
     must stand in the text before `match` is tried. The raw and the normalised text are always
     searched, other `views` of it as named.
+
+    `also_found_by` names rules that find samples of this one and are meant to: it changes nothing
+    about any request.
     """
 
     id: Id
@@ -137,6 +140,7 @@ class Rule(Model):
     network: Listed[Network] = ()
     unless: Listed[Who] = ()
     message: Annotated[str, pydantic.Field(min_length=1)] = "Refused by policy."
+    also_found_by: Listed[Id] = ()
     falsepositives: Listed[str] = ()
     references: Listed[str] = ()
     tests: Tests
@@ -159,6 +163,8 @@ class Rule(Model):
             raise ValueError("headers are named in `headers`, and `where` has the word headers")
         if self.arguments and not CALLS & self.where:
             raise ValueError("arguments are those of tool_calls or answer.tool_calls in `where`")
+        if self.id in self.also_found_by:
+            raise ValueError("also_found_by names other rules, and this is the rule itself")
         return self
 
     @property

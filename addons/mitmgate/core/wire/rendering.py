@@ -1,13 +1,15 @@
-"""Turns as plain text that reads well: headings at the margin, and all that was said indented.
+"""Turns as text that reads well: headings at the margin, and all that was said indented.
 
 So no text can pass for a heading. Nothing is written raw that a terminal obeys or that nobody
-would see, and what is long is cut, with a word about how much.
+would see, and what is long is cut where the style says so, with a word about how much.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from textwrap import wrap
 from typing import Any
@@ -21,9 +23,65 @@ WIDTH = 74  # of a line: mitmweb neither wraps nor shows more on a laptop
 _TAIL = 2_000  # of a long text, from its end
 _INDENT = "  "
 _ARROW = "\N{RIGHTWARDS ARROW}"
+_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+_GLUE = "\N{NO-BREAK SPACE}"  # one that a text has is escaped
+_MASK = re.compile(r"\[[A-Z][A-Z0-9_ -]*(?:-[0-9a-f]{6})?\]|(?:\*[ -]?){4,}\w{0,8}")
+
+type Paint = Callable[[str], str]
 
 
-def render(turns: Sequence[Turn], found: Mapping[str, Sequence[str]] | None = None) -> str:
+def _unpainted(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a transcript looks: what stands out and how, as functions on text that is safe to show.
+
+    What stands in the place of something else is told by its form (`[CARD]`, `[CARD-3f9a1c]`,
+    `****1111`), so `mask` is for transcripts of which it is known that something was masked.
+    `width` is that of a line, None for lines as long as they came. What is long is cut, unless
+    `whole`.
+    """
+
+    head: Paint = _unpainted
+    alert: Paint = _unpainted
+    mask: Paint | None = None
+    width: int | None = WIDTH
+    whole: bool = False
+
+    def lines(self, text: str, indent: str = _INDENT) -> Iterator[str]:
+        """The lines of a text, wrapped and indented; `plain`, each of them."""
+        text = text if self.whole else shorten(text)
+        for line in text.replace("\r\n", "\n").expandtabs(4).split("\n"):
+            shown = plain(line)
+            if self.mask:
+                shown = _MASK.sub(lambda mask: mask[0].replace(" ", _GLUE), shown)
+            for each in self._wrapped(shown, indent):
+                yield self._with_masks(each)
+
+    def _wrapped(self, line: str, indent: str) -> Sequence[str]:
+        width = self.width
+        # Longer than a text that is cut, a line is no prose, and slow to wrap.
+        if width is None or len(line) <= width - len(indent) or len(line) > TEXT + _TAIL:
+            return [f"{indent}{line}".rstrip()]
+        own = f"{indent}{' ' * (len(line) - len(line.lstrip()))}"[: width // 2]
+        return wrap(
+            line, width, initial_indent=indent, subsequent_indent=own, break_on_hyphens=False
+        )
+
+    def _with_masks(self, line: str) -> str:
+        paint = self.mask
+        if paint is None:
+            return line
+        return _MASK.sub(lambda mask: paint(mask[0]), line.replace(_GLUE, " "))
+
+
+def render(
+    turns: Sequence[Turn],
+    found: Mapping[str, Sequence[str]] | None = None,
+    style: Style = Style(),
+) -> str:
     """All turns under headings; `found` has the ids of rules by the address where they hit."""
     marks = found or {}
     blocks: list[str] = []
@@ -34,12 +92,12 @@ def render(turns: Sequence[Turn], found: Mapping[str, Sequence[str]] | None = No
         of_one = sorted(group, key=lambda turn: thought and turn.part != "reasoning")
         if left <= 0:
             break
-        lines = [_title(role, message, of_one, marks)]
+        lines = [_title(role, message, of_one, marks, style)]
         for piece in _pieces(of_one):
             if left <= 0:
                 break
-            text = "\n".join(_piece(piece))
-            left -= len(text)
+            text = "\n".join(_piece(piece, style))
+            left -= 0 if style.whole else len(text)
             told += len(piece)
             lines += [text] if piece[0].part == "field" else [text, ""]
         blocks.append("\n".join(lines).rstrip())
@@ -62,19 +120,22 @@ def _heading(turn: Turn) -> tuple[str, str]:
 
 
 def _title(
-    role: str, message: str, turns: Sequence[Turn], found: Mapping[str, Sequence[str]]
+    role: str,
+    message: str,
+    turns: Sequence[Turn],
+    found: Mapping[str, Sequence[str]],
+    style: Style,
 ) -> str:
     ends = turns[0].where.startswith("answer") and role == "settings"
-    words = [plain(("end" if ends else role or "text").upper()[:40])]
-    words += [plain(message)] if message else []
-    hits = [rule for at, rules in found.items() if any(_is_at(at, turn) for turn in turns)
-            for rule in rules]  # fmt: skip
-    if hits:
-        words.append(f"<< {plain(', '.join(dict.fromkeys(hits)))} >>")
-    title = (
-        f"\N{BOX DRAWINGS LIGHT HORIZONTAL}\N{BOX DRAWINGS LIGHT HORIZONTAL} {'  '.join(words)} "
-    )
-    return title.ljust(WIDTH, "\N{BOX DRAWINGS LIGHT HORIZONTAL}")
+    words = [_RULE * 2, plain(("end" if ends else role or "text").upper()[:40])]
+    title = f"{' '.join(words)}{f'  {plain(message)}' if message else ''} "
+    here = [rules for at, rules in found.items() if any(_is_at(at, turn) for turn in turns)]
+    hits = dict.fromkeys(rule for rules in here for rule in rules)
+    mark = f" << {plain(', '.join(hits))} >> " if hits else ""
+    rest = _RULE * ((style.width or WIDTH) - len(title) - len(mark))
+    if not mark:
+        return style.head(title + rest)
+    return style.head(title) + style.alert(mark) + style.head(rest)
 
 
 def _is_at(address: str, turn: Turn) -> bool:
@@ -91,49 +152,51 @@ def _pieces(turns: Sequence[Turn]) -> list[list[Turn]]:
     return list(pieces.values())
 
 
-def _piece(turns: Sequence[Turn]) -> Iterator[str]:
+def _piece(turns: Sequence[Turn], style: Style) -> Iterator[str]:
     first = turns[0]
     if first.call and first.role != "tool":
-        yield from _call(turns)
+        yield from _call(turns, style)
     elif first.call:
-        yield from _lines(f"{_ARROW} {' '.join(turn.text for turn in turns)}")
+        yield from style.lines(f"{_ARROW} {' '.join(turn.text for turn in turns)}")
     elif first.part == "tool":
-        yield from _tool(first.text)
+        yield from _tool(first.text, style)
     elif first.part == "reasoning":
-        yield from _lines(first.text, f"{_INDENT}\N{BOX DRAWINGS LIGHT VERTICAL} ")
+        yield from style.lines(first.text, f"{_INDENT}\N{BOX DRAWINGS LIGHT VERTICAL} ")
     elif first.part == "result":
-        yield from _lines(_pretty(first.text))
+        yield from style.lines(_pretty(first.text))
     elif first.part == "field":
         name = first.address if not first.role else first.address.rpartition(".")[2]
-        yield from _lines(f"{name}: {first.text}")
+        yield from style.lines(f"{name}: {first.text}")
     elif first.role == "error":
-        yield from _lines(f"{first.address.rpartition('.')[2]}: {first.text}")
+        yield from style.lines(f"{first.address.rpartition('.')[2]}: {first.text}")
     else:
-        yield from _lines(first.text)
+        yield from style.lines(first.text)
 
 
-def _call(turns: Sequence[Turn]) -> Iterator[str]:
+def _call(turns: Sequence[Turn], style: Style) -> Iterator[str]:
     of: dict[str, list[str]] = {}
     for turn in turns:
         of.setdefault(turn.part, []).append(turn.text)
     name = " ".join([*of.get("call", ["a tool"]), *(f"({each})" for each in of.get("id", ()))])
-    yield from _lines(f"{_ARROW} calls {name}")
+    yield from style.lines(f"{_ARROW} calls {name}")
     for text in of.get("arguments", ()):
-        yield from _lines(_pretty(text), _INDENT * 2)
+        yield from style.lines(_pretty(text), _INDENT * 2)
 
 
-def _tool(text: str) -> Iterator[str]:
+def _tool(text: str, style: Style) -> Iterator[str]:
     """A tool that is offered: its name, what it says of itself, and its parameters."""
     tool = _parsed(text)
     inner = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-        yield from _lines(_pretty(text))
+        yield from style.lines(_pretty(text))
         return
     rest = {key: value for key, value in inner.items() if key not in ("name", "description")}
-    yield from _lines(f"{inner['name']}: {inner.get('description') or '(says nothing of itself)'}")
+    yield from style.lines(
+        f"{inner['name']}: {inner.get('description') or '(says nothing of itself)'}"
+    )
     if rest:
         shown = json.dumps(rest, ensure_ascii=False)
-        yield from _lines(shown, _INDENT * 2)
+        yield from style.lines(shown, _INDENT * 2)
 
 
 def _pretty(text: str) -> str:
@@ -151,20 +214,3 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _lines(text: str, indent: str = _INDENT) -> Iterator[str]:
-    """The lines of a text, wrapped and indented; `plain`, each of them."""
-    for line in shorten(text).replace("\r\n", "\n").expandtabs(4).split("\n"):
-        shown = plain(line)
-        if len(shown) <= WIDTH - len(indent):
-            yield f"{indent}{shown}".rstrip()
-        else:
-            own = f"{indent}{' ' * (len(shown) - len(shown.lstrip()))}"[: WIDTH // 2]
-            yield from wrap(
-                shown,
-                WIDTH,
-                initial_indent=indent,
-                subsequent_indent=own,
-                break_on_hyphens=False,
-            )
