@@ -160,6 +160,7 @@ def test_json_of_an_exchange(run: Run, state: Path) -> None:
         "hold": "",
         "file": str(recording),
         "offset": 0,
+        "encrypted": False,
     }
 
 

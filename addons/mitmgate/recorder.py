@@ -125,7 +125,11 @@ class Recorder(GateAddon):
         exchange.publish()
         state = self._copy(flow, exchange)
         try:
-            await self._write(lambda archive: archive.admit(exchange.id, tnetstring.dumps(state)))
+            await self._write(
+                lambda archive: archive.admit(
+                    exchange.id, tnetstring.dumps(state), scrubbing.interrupted
+                )
+            )
         except RecordingError as e:
             logger.log(ALERT, "not recorded: %s", e)
             if self._file.rules.refuses_unrecorded:

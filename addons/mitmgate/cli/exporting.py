@@ -15,24 +15,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mitmproxy import http
 from mitmproxy.addons.savehar import SaveHar
 from mitmproxy.connection import Server
 
 from mitmgate.cli import recorded
 from mitmgate.cli.replaying import Gateway, checked, prepared
-from mitmgate.cli.searching import Search, add_filters, add_place, query
-from mitmgate.core.ledger import BadRecord, Entry, flow_bytes
+from mitmgate.cli.searching import (
+    Search,
+    add_filters,
+    add_identity,
+    add_place,
+    identities,
+    query,
+)
+from mitmgate.core.ledger import BadRecord, Entry, opened_flow
 
 TOKEN = "MITMGATE_TOKEN"  # noqa: S105  (an environment variable's name)
 
-type Form = Callable[[Entry], bytes]
+type Form = Callable[[Entry, bytes], bytes]  # of an exchange and its flow
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of the command, but for `--state`."""
     add_place(command)
     add_filters(command)
+    add_identity(command)
     help = "what to write, for its owner alone; - for standard output"
     command.add_argument("-o", dest="output", required=True, metavar="FILE", help=help)
     command.add_argument("--force", action="store_true", help="replace FILE if it is there")
@@ -51,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.token_file and not options.replay:
         options.wrong("--token-file goes with --replay")
     search = Search(options)
+    keys = identities(options)
     before, form, between, after = _form(options)
     count = unknown = 0
     with _output(options.output, force=options.force) as file:
@@ -60,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
                 unknown += 1
                 continue
             try:
-                data = form(entry)
+                data = form(entry, opened_flow(entry, keys))
             except BadRecord as e:
                 search.tell(e)
                 continue
@@ -78,13 +86,17 @@ def run(options: argparse.Namespace) -> int:
 def _form(options: argparse.Namespace) -> tuple[bytes, Form, bytes, bytes]:
     """What stands before, how an exchange is written, and what stands between and after them."""
     if options.jsonl:
-        return b"", lambda entry: json.dumps(recorded.document(entry)).encode() + b"\n", b"", b""
+        return b"", _json_line, b"", b""
     if options.har:
         return _har()
     if options.replay:
         gateway, token = Gateway.parse(options.replay), _token(options.token_file)
-        return b"", lambda entry: prepared(_flow(entry), gateway, token), b"", b""
-    return b"", flow_bytes, b"", b""
+        return b"", lambda *each: prepared(recorded.flow_of(*each), gateway, token), b"", b""
+    return b"", lambda _, flow: flow, b"", b""
+
+
+def _json_line(entry: Entry, flow: bytes) -> bytes:
+    return json.dumps(recorded.document(entry, flow)).encode() + b"\n"
 
 
 def _har() -> tuple[bytes, Form, bytes, bytes]:
@@ -94,14 +106,10 @@ def _har() -> tuple[bytes, Form, bytes, bytes]:
     seen: set[Server] = set()
     return (
         before + b"[\n",
-        lambda entry: json.dumps(addon.flow_entry(_flow(entry), seen)).encode(),
+        lambda *each: json.dumps(addon.flow_entry(recorded.flow_of(*each), seen)).encode(),
         b",\n",
         after,
     )
-
-
-def _flow(entry: Entry) -> http.HTTPFlow:
-    return recorded.flow_of(entry, flow_bytes(entry))
 
 
 def _token(file: Path | None) -> str:

@@ -118,6 +118,7 @@ def exchange(entry: Entry) -> dict[str, Any]:
         "file": str(entry.flows),
         "offset": entry.fields["offset"],
         "length": entry.fields["length"],
+        "encrypted": bool(entry["encrypted"]),
     }
 
 

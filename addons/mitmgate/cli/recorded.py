@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from mitmproxy import exceptions, http
 from mitmproxy.flow import Flow
 from mitmproxy.io import FlowReader
 
+from mitmgate import exchange
 from mitmgate.cli import listing
-from mitmgate.core.ledger import BadRecord, Entry, flow_bytes
+from mitmgate.core.ledger import VEILED, BadRecord, Entry
 from mitmgate.core.wire.conversation import answered, asked
 from mitmgate.core.wire.transcript import Turn
 
@@ -64,9 +65,23 @@ def messages(flow: http.HTTPFlow) -> tuple[Said, Said]:
     return _said(flow, flow.request), _said(flow, flow.response)
 
 
-def document(entry: Entry) -> dict[str, Any]:
-    """What was said, and what the ledger says about it, for programs. Raises `BadRecord`."""
-    prompt, answer = messages(flow_of(entry, flow_bytes(entry)))
+def told(entry: Entry, flow: http.HTTPFlow) -> Entry:
+    """`entry` with what its line leaves out if `flow`, which is its own, was encrypted."""
+    if not entry["encrypted"]:
+        return entry
+    summary = exchange.recorded(flow)
+    known = {name: summary[name] for name in VEILED if name in summary}
+    return replace(entry, fields={**entry.fields, **known})
+
+
+def document(entry: Entry, data: bytes) -> dict[str, Any]:
+    """What was said in the flow in `data`, and what the ledger says about it, for programs.
+
+    Raises `BadRecord`.
+    """
+    flow = flow_of(entry, data)
+    entry = told(entry, flow)
+    prompt, answer = messages(flow)
     return {
         **listing.exchange(entry),
         "findings": entry.fields.get("findings") or [],

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from mitmproxy import http
+
 from mitmgate.cli import recorded
 from mitmgate.cli.recorded import Said
-from mitmgate.cli.searching import Search, add_place
+from mitmgate.cli.searching import Search, add_identity, add_place, identities
 from mitmgate.cli.table import terminal
 from mitmgate.core.account import Fact, account, times
-from mitmgate.core.ledger import BadRecord, Entry, Query, flow_bytes
+from mitmgate.core.ledger import BadRecord, Entry, IdentityNeeded, Query, opened_flow
 from mitmgate.core.summary import counts, found, number
 from mitmgate.core.wire.rendering import Style, render
 from mitmgate.core.wire.segment import plain
@@ -31,22 +33,27 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     help = "of the exchange, as `mitmgate sessions` and X-Gate-Exchange have it, or its beginning"
     command.add_argument("exchange", metavar="ID", help=help)
     add_place(command)
+    add_identity(command)
     command.add_argument("--json", action="store_true", help="the same as one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Show a recorded exchange: who and what, the verdict, the prompt and the answer."""
     search = Search(options)
-    style = _style()
+    style, keys = _style(), identities(options)
     for entry in _named(search, options.exchange):
         try:
             if options.json:
-                print(json.dumps(recorded.document(entry), indent=2))
+                print(json.dumps(recorded.document(entry, opened_flow(entry, keys)), indent=2))
                 continue
-            print("\n".join(_head(entry, style)))
-            print("\n".join(_transcript(entry, style)))
-        except BadRecord as e:
-            search.tell(e)
+            flow = recorded.flow_of(entry, opened_flow(entry, keys))
+            known = recorded.told(entry, flow)
+            print("\n".join(_head(known, style)))
+            print("\n".join(_transcript(known, flow, style)))
+        except (BadRecord, IdentityNeeded) as e:
+            if not options.json:
+                print("\n".join(_head(entry, style)))
+            search.tell(str(e))
     return search.code
 
 
@@ -82,7 +89,8 @@ def _named(search: Search, id: str) -> list[Entry]:
 def _head(entry: Entry, style: Style) -> Iterator[str]:
     """What the ledger says."""
     fields = entry.fields
-    place = f"{entry.flows}, byte {fields['offset']}, line {entry.number}"
+    kept = ", encrypted" if entry["encrypted"] else ""
+    place = f"{entry.flows}, byte {fields['offset']}, line {entry.number}{kept}"
     yield style.head(f"exchange {plain(entry['exchange'])}")
     for fact in (
         *account(fields),
@@ -92,9 +100,8 @@ def _head(entry: Entry, style: Style) -> Iterator[str]:
         yield fact.line(style)
 
 
-def _transcript(entry: Entry, style: Style) -> Iterator[str]:
-    """What the recording says. Raises `BadRecord`."""
-    flow = recorded.flow_of(entry, flow_bytes(entry))
+def _transcript(entry: Entry, flow: http.HTTPFlow, style: Style) -> Iterator[str]:
+    """What the recording says."""
     style = style if counts(entry.fields, "masked") else replace(style, mask=None)
     for title, said in zip(("request", "answer"), recorded.messages(flow), strict=True):
         yield ""

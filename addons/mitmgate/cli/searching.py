@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,9 +12,19 @@ from pathlib import Path
 
 import pydantic
 
-from mitmgate.core.ledger import VERDICTS, BadRecord, Entry, Finding, Query, entries
+from mitmgate.core.ledger import (
+    VERDICTS,
+    BadRecord,
+    Entry,
+    Finding,
+    Identities,
+    Query,
+    entries,
+)
 from mitmgate.core.rules import Duration
 from mitmgate.core.wire.endpoints import OPERATIONS
+
+IDENTITY = "MITMGATE_IDENTITY"  # an environment variable's name
 
 _DURATION: pydantic.TypeAdapter[float] = pydantic.TypeAdapter(Duration)
 
@@ -22,6 +33,20 @@ def add_place(command: argparse.ArgumentParser) -> None:
     """Where to look, for a command that also takes `--state`."""
     help = "directory of recordings, or one file (default: recordings in --state)"
     command.add_argument("path", type=Path, nargs="?", metavar="PATH", help=help)
+
+
+def add_identity(command: argparse.ArgumentParser) -> None:
+    """What opens recordings that are encrypted."""
+    help = f"secret keys as age-keygen writes them, for what is encrypted (default: ${IDENTITY})"
+    command.add_argument("--identity", type=Path, metavar="FILE", help=help)
+
+
+def identities(options: argparse.Namespace) -> Identities | None:
+    """What `add_identity` was given. Raises `OSError`."""
+    given: Path | None = options.identity
+    if given is None and os.environ.get(IDENTITY):
+        given = Path(os.environ[IDENTITY])
+    return Identities.read(given) if given else None
 
 
 def add_filters(command: argparse.ArgumentParser) -> None:

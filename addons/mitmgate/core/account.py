@@ -103,7 +103,9 @@ def _findings(summary: Summary) -> Iterator[str]:
             what.append(f"{mode} only")
         view = word(finding, "view")
         read = f", read as {view}" if view not in ("", "raw", "text") else ""
-        yield f"{word(finding, 'rule')} ({', '.join(what)}) at {word(finding, 'address')}{read}"
+        address = word(finding, "address")  # which the ledger has not of what is encrypted
+        at = f" at {address}" if address else ""
+        yield f"{word(finding, 'rule')} ({', '.join(what)}){at}{read}"
 
 
 def _approvals(summary: Summary) -> Iterator[str]:
@@ -112,7 +114,8 @@ def _approvals(summary: Summary) -> Iterator[str]:
         verdict = word(each, "verdict")
         said = {"approve": "approved by", "deny": "denied by"}.get(verdict, verdict)
         channel, reason = word(each, "channel"), word(each, "reason")
-        yield f"{said} {who}{_on(word(each, 'time'))} ({channel}): {reason}"
+        said = f"{said} {who}{_on(word(each, 'time'))} ({channel})"
+        yield f"{said}: {reason}" if reason else said
 
 
 def _on(seconds: str) -> str:

@@ -22,6 +22,8 @@ from mitmgate.cli.backtest.comparing import Compared, Comparison
 from mitmgate.cli.backtest.outcomes import Lines, Objects, Tally
 from mitmgate.cli.backtest.recorded import Span, UnreadableError, exchanges, recordings, spans
 from mitmgate.cli.rulesets import RuleSet
+from mitmgate.cli.searching import add_identity, identities
+from mitmgate.core.ledger import Identities
 from mitmgate.core.rules import Problem, RuleError
 
 UNJUDGED = "unjudged"
@@ -48,6 +50,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     help = "processes that judge (default: 1); each loads the rules for itself"
     command.add_argument("--jobs", type=_jobs, default=1, metavar="N", help=help)
+    add_identity(command)
     help = "leave out what was matched or masked, which may be personal"
     command.add_argument("--no-text", action="store_true", help=help)
     command.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -63,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         files = recordings(options.files)
         directories = (options.rules, *([options.against] if options.against else []))
-        results = _judged(_load(directories), files, directories, options.jobs)
+        keys = identities(options)
+        results = _judged(_load(directories), files, directories, options.jobs, keys)
         begun = time.monotonic()
         tally = Tally(files=len(files), against=options.against is not None)
         report = (Objects if options.json else Lines)(tally, show_text=not options.no_text)
@@ -93,17 +97,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _judged(
-    comparison: Comparison, files: Iterable[Path], directories: tuple[Path, ...], jobs: int
+    comparison: Comparison,
+    files: Iterable[Path],
+    directories: tuple[Path, ...],
+    jobs: int,
+    keys: Identities | None,
 ) -> Iterator[tuple[int, Results]]:
     """What comes of every span, in their order, with the bytes that it has."""
     if jobs == 1:
         for each in _spans(files):
             if isinstance(each, Span):
-                yield each.end - each.start, asyncio.run(_judge(comparison, each))
+                yield each.end - each.start, asyncio.run(_judge(comparison, each, keys))
             else:
                 yield 0, [each]
         return
-    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(directories,)) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(directories, keys)) as pool:
         under_way: deque[tuple[int, Future[Results] | Results]] = deque()
         for each in _spans(files):
             if isinstance(each, Span):
@@ -145,26 +153,27 @@ def _load(directories: tuple[Path, ...]) -> Comparison:
     return Comparison(*sets)
 
 
-async def _judge(comparison: Comparison, span: Span) -> Results:
+async def _judge(comparison: Comparison, span: Span, keys: Identities | None) -> Results:
     return [
         each if isinstance(each, UnreadableError) else await comparison.compare(each)
-        for each in exchanges(span)
+        for each in exchanges(span, keys)
     ]
 
 
 # In a process of the pool
 
-_comparison: list[Comparison] = []
+_given: list[tuple[Comparison, Identities | None]] = []
 
 
-def _begin(directories: tuple[Path, ...]) -> None:
+def _begin(directories: tuple[Path, ...], keys: Identities | None) -> None:
     logging.getLogger("mitmgate").addHandler(logging.NullHandler())
     logging.getLogger("mitmgate").propagate = False
-    _comparison.append(_load(directories))
+    _given.append((_load(directories), keys))
 
 
 def _work(span: Span) -> Results:
-    return asyncio.run(_judge(_comparison[0], span))
+    comparison, keys = _given[0]
+    return asyncio.run(_judge(comparison, span, keys))
 
 
 class _Progress:

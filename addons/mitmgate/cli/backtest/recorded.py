@@ -6,6 +6,7 @@ a file. Nothing is written, and no hook runs. The ledger is not needed.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from mitmproxy import http
 from mitmproxy.flow import Flow
 
 from mitmgate.cli.recorded import read_flow
-from mitmgate.core.ledger.framing import whole_frames
+from mitmgate.core.ledger import BadRecord, Identities, opened
+from mitmgate.core.ledger.framing import read_frame, whole_frames
 from mitmgate.core.ledger.pair import FLOWS
 from mitmgate.core.principal import Bound, issuer_of
 from mitmgate.exchange import recorded
@@ -32,6 +34,9 @@ class UnreadableError(Exception):
         self.path = path
         self.offset = offset
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it comes from other processes
+        return UnreadableError, (self.path, self.offset, self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +143,26 @@ class Recorded:
     response: http.Response | None
 
 
-def exchanges(span: Span) -> Iterator[Recorded | UnreadableError]:
-    """What stands in a span; a frame with something else in it is handed out as the error."""
+def exchanges(
+    span: Span, identities: Identities | None = None
+) -> Iterator[Recorded | UnreadableError]:
+    """What stands in a span; a frame with something else in it is handed out as the error.
+
+    So is one that is encrypted to others. Raises `IdentityNeeded`, and `ValueError` for
+    identities that are none.
+    """
     with span.path.open("rb") as file:
         file.seek(span.start)
         for _ in range(span.flows):
             offset = file.tell()
+            place = f"{span.path}: byte {offset}"
             try:
-                yield _recorded(span.path, offset, read_flow(file))
+                flow = opened(read_frame(file), identities, place)
+            except BadRecord as e:
+                yield UnreadableError(span.path, offset, str(e).removeprefix(f"{place}: "))
+                continue
+            try:
+                yield _recorded(span.path, offset, read_flow(io.BytesIO(flow)))
             except ValueError as e:
                 reason = str(e).partition("\n")[0]
                 yield UnreadableError(span.path, offset, f"is no recorded flow: {reason}")

@@ -10,22 +10,27 @@ from mitmgate.core.ledger.errors import RecordingError, Stopped
 from mitmgate.core.ledger.file import RecorderFile
 from mitmgate.core.ledger.inspection import Finding
 from mitmgate.core.ledger.journal import Journal, Leftover
+from mitmgate.core.ledger.opening import Identities, IdentityNeeded, opened, opened_flow
 from mitmgate.core.ledger.query import without_secrets
 from mitmgate.core.ledger.recording import Recorded, Recording
 from mitmgate.core.ledger.recovery import Recovery, recorded, recover
 from mitmgate.core.ledger.removal import Removal
 from mitmgate.core.ledger.retention import Retention, Step
+from mitmgate.core.ledger.sealing import VEILED, sealed_part
 from mitmgate.core.ledger.search import BadRecord, entries, flow_bytes
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.ledger.slot import Slot, abandoned, claim
 from mitmgate.core.ledger.verify import Report, verify
 
 __all__ = [
+    "VEILED",
     "VERDICTS",
     "Archive",
     "BadRecord",
     "Entry",
     "Finding",
+    "Identities",
+    "IdentityNeeded",
     "Journal",
     "Leftover",
     "Query",
@@ -45,8 +50,11 @@ __all__ = [
     "claim",
     "entries",
     "flow_bytes",
+    "opened",
+    "opened_flow",
     "recorded",
     "recover",
+    "sealed_part",
     "verify",
     "without_secrets",
 ]

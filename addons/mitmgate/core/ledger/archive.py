@@ -14,13 +14,17 @@ from threading import Event
 from mitmgate.core.ledger.backlog import Backlog
 from mitmgate.core.ledger.errors import RecordingError, Stopped
 from mitmgate.core.ledger.file import RecorderFile
-from mitmgate.core.ledger.journal import Journal
+from mitmgate.core.ledger.journal import Ended, Journal
 from mitmgate.core.ledger.leftovers import Close, Write, leftovers
 from mitmgate.core.ledger.recording import Recording
 from mitmgate.core.ledger.recovery import recover
 from mitmgate.core.ledger.removal import Removal
 from mitmgate.core.ledger.retention import Retention, Step
 from mitmgate.core.ledger.slot import abandoned, claim
+
+
+def _nobody(flow: bytes) -> tuple[bytes, Mapping[str, object]]:
+    raise ValueError("what is encrypted is admitted together with what makes it an interrupted one")
 
 
 class Archive:
@@ -60,6 +64,7 @@ class Archive:
             except RecordingError:
                 before.abandon()
         self._directory = self.state / rules.directory
+        self._sealing = rules.encrypt.sealing(self._directory) if rules.encrypt else None
         self._signer = rules.sign.signer() if rules.sign else None
         self._journal.fsync = rules.fsync != "never"
         self._retention = Retention(
@@ -95,7 +100,7 @@ class Archive:
                 [each for each in left if each.exchange not in alive],
                 self._directory,
                 close,
-                lambda flow, fields: self._open.record(flow, fields),
+                self._record,
                 lambda: self._open.sync(),
                 write,
                 self._go_on,
@@ -119,16 +124,22 @@ class Archive:
 
         return retention.step(note, lambda _: self._go_on())
 
-    def admit(self, exchange: str, flow: bytes) -> None:
-        """Put a request on disk that is about to be sent. Raises `RecordingError`."""
+    def admit(self, exchange: str, flow: bytes, close: Close = _nobody) -> None:
+        """Put a request on disk that is about to be sent. Raises `RecordingError`.
+
+        What is encrypted cannot be read by who finds it, so `close` makes of it now what is to be
+        recorded should the exchange be interrupted.
+        """
         _ = self._open  # what could not be recorded afterwards does not leave
         if exchange in self._unsynced:  # sent again at once, as by mitmproxy's replay
             self._sync()
+        if self._sealing:
+            flow = Ended(*self._sealing.record(*close(flow))).encode()
         self._journal.write(exchange, flow)
 
     def settle(self, exchange: str, flow: bytes, fields: Mapping[str, object]) -> None:
         """Record an exchange that is over. Raises `RecordingError`; then `keep` it."""
-        self._open.record(flow, fields)
+        self._record(flow, fields)
         if self._rules.fsync == "interval":
             self._unsynced.append(exchange)
         else:
@@ -136,6 +147,8 @@ class Archive:
 
     def keep(self, exchange: str, flow: bytes, fields: Mapping[str, object]) -> None:
         """Hold what `settle` could not record until `maintain` can. Raises `RecordingError`."""
+        if self._sealing:
+            flow, fields = self._sealing.record(flow, fields)
         self._backlog.keep(exchange, flow, fields)
 
     def maintain(self) -> tuple[str, ...]:
@@ -177,6 +190,12 @@ class Archive:
         if self._recording is None:
             raise RecordingError(self._directory, "the recorder could not begin to write")
         return self._recording
+
+    def _record(self, flow: bytes, fields: Mapping[str, object]) -> None:
+        recording = self._open
+        if self._sealing:
+            flow, fields = self._sealing.record(flow, fields)
+        recording.record(flow, fields)
 
     def _sync(self) -> None:
         """Forget requests, after their records are durable: a power cut leaves one or the other."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from mitmgate.core.ledger.recording import Fsync
+from mitmgate.core.ledger.sealing import Encrypt
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.rules import Duration, Listed, Model, Reference, RuleFile, Size
 from mitmgate.core.tokens.extract import CREDENTIAL_HEADERS
@@ -94,7 +95,8 @@ class RecorderFile(RuleFile):
     sent or as the model got it; `scrub` names headers (in lower case) to leave out beside those
     that carry credentials, `scrub_query` more query parameters. `sessions` names the headers in
     which callers say which session a request is of: the first one that a request has counts, and
-    one that is scrubbed does not. `fsync` is how soon recordings are forced to the disk: `interval`
+    one that is scrubbed does not. `encrypt` says who can read what is recorded; without it, whoever
+    gets the files. `fsync` is how soon recordings are forced to the disk: `interval`
     within a second; the journal always is before a request goes, but by `never`. What is not
     recorded is refused, unless `unsafe_required: false` says otherwise.
     """
@@ -109,6 +111,7 @@ class RecorderFile(RuleFile):
     scrub_query: Listed[Annotated[str, pydantic.BeforeValidator(_parameter)]] = ()
     sessions: Listed[Annotated[str, pydantic.BeforeValidator(_session_header)]] = SESSIONS
     sign: Sign | None = None
+    encrypt: Encrypt | None = None
     fsync: Fsync = "interval"
 
     @pydantic.field_validator("required")

@@ -19,6 +19,16 @@ def is_frame(data: bytes) -> bool:
     return _frame_length(data[:_LONGEST_HEAD]) == len(data) and data[-1] in _TYPES
 
 
+def read_frame(file: BinaryIO) -> bytes:
+    """The whole frame that begins where `file` stands. Raises `ValueError` where none does."""
+    start = file.tell()
+    length = _frame_length(file.read(_LONGEST_HEAD))
+    if length is None:
+        raise ValueError("no frame begins here")
+    file.seek(start)
+    return file.read(length)
+
+
 def whole_frames(file: BinaryIO, start: int, end: int) -> tuple[int, int]:
     """How many whole frames stand in `file` from byte `start`, and where the last of them ends.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mitmgate.core.ledger.errors import RecordingError
 from mitmgate.core.ledger.framing import is_frame
-from mitmgate.core.ledger.journal import Leftover
+from mitmgate.core.ledger.journal import Ended, Leftover
 from mitmgate.core.ledger.recovery import recorded
 from mitmgate.core.ledger.torn import TORN
 
@@ -72,9 +72,12 @@ def _settle(
     if data is None:
         return None
     try:
-        if not is_frame(data):
+        if sealed := Ended.decode(data):  # closed beforehand: nobody here can read it
+            flow, fields = sealed.flow, sealed.fields
+        elif is_frame(data):
+            flow, fields = close(data)
+        else:
             raise ValueError("it is cut short")
-        flow, fields = close(data)
         write(lambda: record(flow, fields))
     except ValueError as e:
         return f"the journal of exchange {name} is torn ({e}); {_aside(left, directory, len(data))}"
