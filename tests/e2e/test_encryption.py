@@ -99,8 +99,8 @@ async def test_no_word_of_a_prompt_or_an_answer_is_on_disk(
     assert shown.returncode == 1
     assert "is encrypted: give the identity" in shown.stderr
     shown = mitmgate(gate, "show", rows[0]["exchange"], "--identity", key)
-    assert "| hello\n    | zebra-4711\n" in shown.stdout
-    assert "| You can reach" in shown.stdout
+    assert "  hello\n  zebra-4711\n" in shown.stdout
+    assert "  You can reach" in shown.stdout
     plain = tmp_path / "plain.mitm"
     assert mitmgate(gate, "export", "-o", plain, "--identity", key).returncode == 0
     with plain.open("rb") as file:

@@ -386,15 +386,15 @@ def test_ssh_keys(tmp_path, kind):
         ("['${file:none.txt}']", "cannot read the file"),
         ("['${file:empty.txt}']", "names no recipient"),
         ("['${file:second.txt}']", "line 2 is no recipient"),
-        (f"[{OWNER}]", "is a secret key, which belongs on no gate"),
-        (f"[{OWNER.to_public()}]\n  passphrase: x", "unknown key"),
+        ("[<secret>]", "is a secret key, which belongs on no gate"),
+        ("[<public>]\n  passphrase: x", "unknown key"),
     ],
 )
 def test_what_is_no_recipient_is_told_with_its_line(tmp_path, recipients, said):
     (tmp_path / "empty.txt").write_text("# nobody yet\n")
     (tmp_path / "second.txt").write_text(f"{OWNER.to_public()}\nann@example.com\n")
     with pytest.raises(RuleError, match=said) as caught:
-        read(tmp_path, f"fsync: never\nencrypt:\n  recipients: {recipients}\n")
+        read(tmp_path, f"fsync: never\nencrypt:\n  recipients: {_filled(recipients)}\n")
     assert f"recorder.yaml:{5 if 'passphrase' in recipients else 4}: " in str(caught.value)
     assert str(OWNER) not in str(caught.value)
 
@@ -411,6 +411,11 @@ def test_without_the_library_it_is_an_error_to_ask_for_it(tmp_path, monkeypatch)
 # Identity files
 
 
+def _filled(text: str) -> str:
+    """Keys that are made anew in every run are in no test's name, or its workers disagree on it."""
+    return text.replace("<secret>", str(OWNER)).replace("<public>", str(OWNER.to_public()))
+
+
 def test_identities_go_to_other_processes_and_show_nothing():
     keys = identities(OWNER)
     assert "SECRET" not in repr(keys) + str(keys)
@@ -424,11 +429,11 @@ def test_identities_go_to_other_processes_and_show_nothing():
     [
         (b"", "key.txt has no secret key in it"),
         (b"# created: 2026\n", "has no secret key in it"),
-        (f"# x\n{OWNER.to_public()}\n".encode(), "key.txt:2: is no secret key"),
-        (f"{OWNER}\n{str(OWNER)[:-1]}\n".encode(), "key.txt:2: is no secret key"),
+        (b"# x\n<public>\n", "key.txt:2: is no secret key"),
+        (b"<secret>\nAGE-SECRET-KEY-1QQ\n", "key.txt:2: is no secret key"),
         (b"\xff\xfe\x00", "key.txt:1: is no secret key"),
         (b"AGE-PLUGIN-YUBIKEY-1QQPQ\n", "of plugins are not supported"),
-        (pyrage.passphrase.encrypt(b"x", "pw"), r"passphrase.*--identity <\(age -d key.txt\)"),
+        (b"age-encryption.org/v1\n-> scrypt", r"passphrase.*--identity <\(age -d key.txt\)"),
         (b"-----BEGIN AGE ENCRYPTED FILE-----\n", "passphrase"),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "is no SSH key of type ed25519 or RSA"),
     ],
@@ -436,7 +441,7 @@ def test_identities_go_to_other_processes_and_show_nothing():
 def test_what_is_no_identity_is_told_and_not_quoted(sealing, data, said):
     frame, _ = sealing.record(flow(1), fields(1))
     with pytest.raises(ValueError, match=said) as caught:
-        opened(frame, Identities(data, "key.txt"), "")
+        opened(frame, Identities(_filled(data.decode("latin-1")).encode("latin-1"), "key.txt"), "")
     assert str(OWNER)[:30] not in str(caught.value)
 
 
