@@ -692,7 +692,10 @@ def test_a_frame_that_is_no_flow_is_told_and_others_are_judged(
     offset = bench.file.stat().st_size
     with bench.file.open("ab") as file:
         file.write(tnetstring.dumps({"type": "http", "version": 21}))
-        file.write(tnetstring.dumps(7))
+        deep = b"0:]"
+        for _ in range(5000):
+            deep = b"%d:%s]" % (len(deep), deep)
+        file.write(tnetstring.dumps(7) + deep)
     bench.record()
     flow = tflow.tflow()
     flow.metadata["mitmgate"] = {"principal": 1}
@@ -700,9 +703,9 @@ def test_a_frame_that_is_no_flow_is_told_and_others_are_judged(
     monkeypatch.setattr("mitmgate.cli.backtest.outcomes.ERRORS", 2)
     code, objects, err = bench.run("--rules", bench.then)
     assert code == 2
-    assert "1 more places cannot be read" in err
+    assert "2 more places cannot be read" in err
     assert objects[-1]["exchanges"] == 2
-    assert objects[-1]["errors"] == 3
+    assert objects[-1]["errors"] == 4
     assert f"byte {offset}: is no recorded flow" in err
 
 

@@ -17,14 +17,22 @@ from mitmproxy import http
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 
-from mitmgate.cli import main
+from mitmgate.cli import main, recorded
 from mitmgate.cli.replaying import Gateway
 from mitmgate.cli.searching import moment
 from mitmgate.cli.table import fitted, places
-from mitmgate.core.ledger import Recording
+from mitmgate.core.ledger import BadRecord, Entry, Recording
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC).timestamp()
 TEXT = "Ask \x1b[2Jjane\u202e\nat [EMAIL], card ************1111."
+
+
+def deep(levels: int) -> bytes:
+    """A list in a list, and so on, as mitmproxy writes it."""
+    data = b"0:]"
+    for _ in range(levels):
+        data = b"%d:%s]" % (len(data), data)
+    return data
 
 
 class Terminal(io.StringIO):
@@ -583,3 +591,17 @@ def test_addresses(url: str, authority: str) -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (some are the standard library's)
         Gateway.parse(url)
+
+
+def test_an_address_with_a_password_is_refused_and_not_said() -> None:
+    for url in ("http://a:hush@gate", "http://:hush@gate"):
+        with pytest.raises(ValueError, match="no name and password") as refused:
+            Gateway.parse(url)
+        assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"5:hello,", b"7:nothing^", deep(5000), b"2:{}}"])
+def test_bytes_that_are_no_flow_are_told(tmp_path: Path, data: bytes) -> None:
+    entry = Entry(tmp_path / "x.jsonl", 1, {"exchange": "e"})
+    with pytest.raises(BadRecord, match="cannot be read"):
+        recorded.flow_of(entry, data)

@@ -17,6 +17,16 @@ from mitmgate.core.ledger import VEILED, BadRecord, Entry
 from mitmgate.core.wire.conversation import answered, asked
 from mitmgate.core.wire.transcript import Turn
 
+# What mitmproxy raises, which takes the values in a flow for what they should be.
+_NO_FLOW = (
+    exceptions.FlowReadException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -44,7 +54,7 @@ def read_flow(file: BinaryIO) -> Flow:
     try:
         for flow in FlowReader(file).stream():
             return flow
-    except (exceptions.FlowReadException, ValueError, TypeError, LookupError, AttributeError) as e:
+    except _NO_FLOW as e:
         raise ValueError(str(e).partition("\n")[0] or type(e).__name__) from None
     raise ValueError("nothing is there")
 

@@ -33,7 +33,9 @@ class Gateway:
     def parse(url: str) -> Gateway:
         """From `http://HOST:PORT`. Raises `ValueError`."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        if "@" in parts.netloc:
+            raise ValueError("the gate's address takes no name and password: the token is given")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url} should be the gate's address, like http://127.0.0.1:8080")
         if parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError(f"{url} should end with the port: paths are those of the requests")

@@ -33,6 +33,13 @@ SECRET = "s3cr3t"
         "a=https://x.example/?b=1&c=https://x.example/?key=s3cr3t",
         "client_secret=s3cr3t",
         "a=1?key=s3cr3t",
+        "accessToken=s3cr3t",
+        "clientSecret=s3cr3t",
+        "token[]=s3cr3t",
+        "access%255Ftoken=s3cr3t",
+        "X-Auth-Token=s3cr3t",
+        "private_token=s3cr3t",
+        "next=/cb%23access_token%3Ds3cr3t",
     ],
 )
 def test_scrubbed(query):

@@ -186,6 +186,16 @@ def test_invisible_in_two_encodings_in_invisible(
     check(text, rule)
 
 
+@pytest.mark.parametrize("outer", ["percent", r"\x", r"\u", "octal", "entities", "hex entities"])
+def test_escapes_of_escapes_far_from_what_else_is_encoded(outer: str):
+    """Of a text that is decoded elsewhere, only what is near that is decoded again."""
+    rule, sample = LONG[0]
+    twice = ENCODINGS[outer](ENCODINGS["entities"](sample))
+    blob = _base64("a nice day by the lake, with bread")
+    find(f"{blob} {PADDING * 4} {twice} {PADDING * 4}", rule)
+    find(f"{PADDING * 4} {twice} {PADDING * 4} {blob}", rule)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(LONG),

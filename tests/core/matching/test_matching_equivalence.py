@@ -184,6 +184,33 @@ def test_reach(match: str, wanted: Reach | None):
     assert reach(parse(match)) == wanted
 
 
+@pytest.mark.parametrize("match", [r"[\u0130]", "\u0130", "[à-ſ]", r"[\u2100-\u2130]", "[\u0131]"])
+def test_letters_beyond_ascii_that_are_ascii_in_another_case(match: str):
+    patterns = [pattern_of(match + " ?is here")]
+    matcher = Matcher(patterns)
+    matcher.ready()
+    segments = [Segment("prompt", "x", f"{letter} is here") for letter in "iIsSkK"]
+    wanted = [hit for segment in segments for hit in plainly(patterns, segment)]
+    assert [hit for segment in segments for hit in matcher.scan([segment], None)] == wanted
+    assert {hit.view for hit in wanted} >= {"raw"}
+
+
+@pytest.mark.parametrize("beside", [".", "c", "[0-9]{2}", r"\w{1,4}"])
+@pytest.mark.parametrize("match", ["rm", "é"])
+def test_two_bytes_at_the_end_are_seen_whatever_else_is_looked_for(match: str, beside: str):
+    """Vectorscan does not see them where a pattern of one character has matched before."""
+    patterns = [pattern_of(each) for each in (match, "iski", beside)]
+    matcher = Matcher(patterns)
+    matcher.ready()
+    for size in range(24, 80):
+        segment = Segment("prompt", "x", f"ca1 12 xx abc {'.' * size} {match}")
+        found = [f for f in matcher.scan([segment], None) if f.rule.match == match]
+        assert [f.view for f in found] == ["raw"], size
+    ends = prefilter.Locator({0: "rm", 1: "."}, frozenset([0, 1]))
+    ends.prepare()
+    assert ends.ends(b"." * 40 + b"rm", 0)[0] == {42}
+
+
 def test_windows_are_in_characters_apart_and_ascending():
     data = ("é" * 50 + "." * 950).encode()
     ends = [10, 99, 1000, 100, 993]

@@ -101,14 +101,20 @@ def decode(text: str) -> str:
 
 def unescaped(reading: Reading) -> Reading:
     """Percent, backslash and entity escapes undone, which may stand anywhere in ordinary text."""
-    for sign, pattern, plain in (
-        ("%", _PERCENT, _from_percent),
-        ("\\", _BACKSLASH, _from_backslash),
-        ("&", _ENTITY, _from_entity),
-    ):
+    for sign, pattern, plain in _ESCAPES:
         if sign in reading.text:
             reading = reading.edited(_substitutions(pattern, plain, reading.text))
     return reading
+
+
+def escapes(text: str) -> list[Span]:
+    """Where `unescaped` would change a text, as far as can be told before it has; ascending."""
+    return sorted(
+        (start, end)
+        for sign, pattern, plain in _ESCAPES
+        if sign in text
+        for start, end, _ in _substitutions(pattern, plain, text)
+    )
 
 
 def decoded(reading: Reading) -> tuple[Reading, list[Span]]:
@@ -323,6 +329,11 @@ def _from_base32(found: re.Match[str]) -> str | None:
     return _readable(base64.b32decode(digits + "=" * (-len(digits) % 8)))
 
 
+_ESCAPES = (
+    ("%", _PERCENT, _from_percent),
+    ("\\", _BACKSLASH, _from_backslash),
+    ("&", _ENTITY, _from_entity),
+)
 _CODED = (
     (_CALLS, _CHR, _from_calls),
     (_BINARY, _BITS, _from_bits),

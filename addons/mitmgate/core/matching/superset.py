@@ -19,11 +19,10 @@ from typing import Any
 import regex
 
 from mitmgate.core.matching.reading import BLOCK
-from mitmgate.core.matching.syntax import ASCII, REPEATS, codes, members
+from mitmgate.core.matching.syntax import ASCII, REPEATS, TWINS, codes, members
 
-# Letters beyond ASCII that are an ASCII letter in another case. The text is scanned without them,
-# so a class that takes characters beyond ASCII takes these ASCII letters too.
-_TWINS = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
+# The text is scanned without `TWINS`, so a class that takes characters beyond ASCII takes the ASCII
+# letters too.
 _BEYOND = r"iks\x80-\xff"
 MOST = 1000  # times that a repeat is counted exactly; Hyperscan has a limit, and counting costs
 _ONE_CHARACTER = (codes.NOT_LITERAL, codes.IN, codes.ANY)
@@ -33,7 +32,7 @@ _NO_TEXT = (codes.AT, codes.ASSERT, codes.ASSERT_NOT, codes.FAILURE)
 def scannable(text: str) -> bytes:
     """`text` as the supersets expect it, in UTF-8; a lone surrogate is three bytes."""
     if not text.isascii():
-        for letter, twin in _TWINS.items():
+        for letter, twin in TWINS.items():
             if letter in text:
                 text = text.replace(letter, twin)
     if len(text) <= BLOCK:
@@ -118,7 +117,7 @@ def _literal(character: str, alphabet: Alphabet) -> str:
             return ""
         return character if character.isalnum() else _bytes(character)
     cases = {character, *regex.findall(regex.escape(character), _cased(), regex.IGNORECASE)}
-    spelled = {_TWINS.get(c, c) for c in cases}
+    spelled = {TWINS.get(c, c) for c in cases}
     if not alphabet.beyond and not (spelled := set(filter(str.isascii, spelled))):
         raise Impossible
     return f"(?:{'|'.join(sorted(map(_bytes, spelled)))})"

@@ -19,6 +19,8 @@ import regex
 __all__ = ["REPEATS", "codes", "compile_pattern", "members", "parse", "parts"]
 
 ASCII = tuple(map(chr, range(128)))
+# Letters beyond ASCII that are an ASCII letter in another case.
+TWINS = {"\u0130": "i", "\u0131": "i", "\u017f": "s", "\u212a": "k"}
 FLAGS = regex.IGNORECASE | regex.VERSION0
 
 _TOKENS = re.compile(
@@ -105,11 +107,11 @@ def members(operator: Any, argument: Any) -> tuple[frozenset[str], bool]:
     if operator is codes.NOT_LITERAL:
         return frozenset(ASCII) - {chr(argument)}, True
     if operator is codes.LITERAL:
-        return _cases(chr(argument)), argument > 127
+        return _cases(chr(argument)) | _twins(argument, argument), argument > 127
     if operator is codes.RANGE:
         low, high = argument
         inside = [_cases(chr(c)) for c in range(low, min(high, 127) + 1)]
-        return frozenset().union(*inside), high > 127
+        return frozenset().union(*inside, _twins(low, high)), high > 127
     negated = argument[0][0] is codes.NEGATE
     if negated:
         return frozenset(ASCII) - _exactly(argument[1:]), True
@@ -129,6 +131,11 @@ def _exactly(items: Any) -> frozenset[str]:
         else:
             taken |= _class_members(argument)
     return frozenset(taken)
+
+
+def _twins(low: int, high: int) -> frozenset[str]:
+    """The ASCII letters that are, in another case, a character beyond ASCII in this range."""
+    return frozenset().union(*(_cases(new) for c, new in TWINS.items() if low <= ord(c) <= high))
 
 
 def _cases(character: str) -> frozenset[str]:

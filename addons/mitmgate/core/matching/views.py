@@ -21,7 +21,7 @@ from typing import Literal
 
 import regex
 
-from mitmgate.core.matching.decoding import decoded, unescaped
+from mitmgate.core.matching.decoding import decoded, escapes, unescaped
 from mitmgate.core.matching.letters import Lexicon, rotated, run_together, spread, unmarked
 from mitmgate.core.matching.normalising import clean, latinise, squeeze, unaccent, unmark, untag
 from mitmgate.core.matching.reading import Edit, Reading, blocks, in_blocks, spans_after
@@ -54,9 +54,9 @@ def views_of(
 ) -> Iterator[tuple[str, Reading]]:
     """Every different text to search for `text`, with the name of its view; the raw text first.
 
-    Of decoded text only what is within `margin` letters and digits of something decoded is given,
-    or all of it if that is None. In the first case all of it comes as well, as `ENTIRE`. A text
-    without its punctuation is given where it is `worth` looking at.
+    Of decoded text only what is within `margin` letters and digits of something decoded, or of an
+    escape that is left, is given, or all of it if that is None. In the first case all of it comes
+    as well, as `ENTIRE`. A text without its punctuation is given where it is `worth` looking at.
     """
     seen: list[str] = []  # few, and comparing costs less than a hash of each
     for name, reading in _Views(lexicon, margin, wanted, worth).of(Reading(text)):
@@ -98,6 +98,8 @@ class _Views:
                 if folded is escaped:
                     return  # another round would see no more
                 continue
+            if self.margin is not None and i + 1 < ROUNDS:
+                spans = sorted([*spans, *escapes(plain.text)])  # of escapes, for the next round
             if self.margin is not None and (cut := plain.around(spans, self.margin)) is not plain:
                 for reading in _normalised(plain)[0]:
                     yield ENTIRE, reading
