@@ -9,7 +9,9 @@ from mitmproxy.test import tflow
 
 from mitmgate import scrubbing
 from mitmgate.core.ledger import RecorderFile
+from mitmgate.core.wire.prompt import Prompt
 from mitmgate.exchange import Exchange
+from mitmgate.guard import Refusal
 
 RULES = RecorderFile.model_validate({"schema": 1, "scrub": ["x-more"], "scrub_query": ["ticket"]})
 
@@ -46,6 +48,44 @@ def test_what_happens_to_the_flow_later_is_not_in_the_copy() -> None:
     flow.client_conn.peername = ("later", 1)
     flow.comment = "later"
     assert tnetstring.dumps(state) == before
+
+
+def test_the_length_is_that_of_the_body_that_is_kept() -> None:
+    flow, exchange = made()
+    flow.request.content = b"masked"  # which sets the length
+    flow.request.headers["Content-Length"] = "6"
+    exchange.prompt = Prompt(exchange.endpoint, exchange.target, None, None, False)
+    exchange.sent = b"what the caller sent"
+    for prompts, content, length in (
+        ("exact", exchange.sent, b"20"),
+        ("masked", b"masked", b"6"),
+    ):
+        rules = RecorderFile.model_validate({"schema": 1, "prompts": prompts})
+        kept = scrubbing.copy(flow, exchange, flow.request.headers, rules)["request"]
+        assert kept["content"] == content
+        assert [v for k, v in kept["headers"] if k.lower() == b"content-length"] == [length]
+    assert flow.request.headers["content-length"] == "6"
+
+
+def test_a_replay_of_a_flow_is_an_exchange_of_its_own() -> None:
+    flow, exchange = made()
+    assert exchange.id == flow.id
+    flow.is_replay = "request"
+    ids = {exchange.id}
+    for _ in range(2):
+        again = Exchange.begin(flow)
+        assert scrubbing.copy(flow, again, flow.request.headers, RULES)["id"] == again.id
+        ids.add(again.id)
+    assert len(ids) == 3
+
+
+def test_little_is_kept_of_somebody_without_a_token() -> None:
+    flow, exchange = made()
+    exchange.refuse(Refusal(401, "token_missing", "Who are you?"))
+    flow.request.path = "/" + "p" * 5000
+    flow.request.data.method = b"M" * 5000
+    flow.request.data.authority = b"a" * 5000
+    assert len(tnetstring.dumps(scrubbing.copy(flow, exchange, http.Headers(), RULES))) < 4000
 
 
 @pytest.mark.parametrize("data", [b"3:abc,", b"2:[]]"[1:], b"0:}", b"5:1:1#}", b"8:8:metadata}"])

@@ -8,6 +8,7 @@ recordings and replays, and nothing that was once verified may be read back from
 from __future__ import annotations
 
 import logging
+import uuid
 import weakref
 from typing import Any
 
@@ -37,7 +38,8 @@ class Exchange:
 
     def __init__(self, flow: http.HTTPFlow) -> None:
         self._flow = weakref.ref(flow)
-        self.id: str = flow.id
+        # mitmproxy's replay of a request keeps the flow's id, and that may be in a ledger already.
+        self.id: str = str(uuid.uuid4()) if flow.is_replay == "request" else flow.id
         self.target: str = flow.request.path
         self.path = self.target.partition("?")[0]
         # As it goes out: `request.method` is in capitals, whatever the caller sent.

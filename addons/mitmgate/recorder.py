@@ -253,11 +253,11 @@ def _session(headers: http.Headers, rules: RecorderFile) -> str:
 
 def _fields(flow: http.HTTPFlow, exchange: Exchange) -> dict[str, Any]:
     """What the ledger says of an exchange."""
-    response = flow.response
+    response, known = flow.response, exchange.principal is not None
     return {
         "exchange": exchange.id,
-        "method": exchange.method,
-        "path": exchange.path,
+        "method": exchange.method if known else exchange.method[: scrubbing.LONGEST],
+        "path": exchange.path if known else exchange.path[: scrubbing.LONGEST],
         "client": list(flow.client_conn.peername[:2]),
         "server": list((flow.server_conn.address or ("", 0))[:2]),
         "started": flow.request.timestamp_start,

@@ -16,6 +16,8 @@ from mitmgate.core.ledger import RecorderFile, without_secrets
 from mitmgate.core.tokens import CREDENTIAL_HEADERS
 from mitmgate.exchange import Exchange
 
+LONGEST = 200  # characters of a target that are kept of somebody without a token
+
 
 def copy(
     flow: http.HTTPFlow, exchange: Exchange, asked: http.Headers, rules: RecorderFile
@@ -23,6 +25,7 @@ def copy(
     """The state of `flow` for a recording; `asked` are its headers as the caller sent them."""
     scrub = {*CREDENTIAL_HEADERS, "set-cookie", *rules.scrub}
     state: dict[str, Any] = flow.get_state()
+    state["id"] = exchange.id
     state["backup"] = None
     state["intercepted"] = False
     request, response = state["request"], state["response"]
@@ -30,10 +33,12 @@ def copy(
     request["path"] = _target(request["path"], rules.scrub_query)
     if exchange.prompt is not None and rules.prompts == "exact":
         request["content"] = exchange.sent
+        request["headers"] = _sized(request["headers"], len(exchange.sent))
     elif exchange.prompt is None and exchange.principal is None and exchange.refusal:
         # Nobody's bytes: whoever has no token must not be able to fill the disk.
         request["content"], request["headers"] = b"", ()
-        request["path"] = request["path"][:200]
+        for name in ("method", "path", "authority"):
+            request[name] = request[name][:LONGEST]
     if response:
         response["headers"] = _headers(flow.response.headers, scrub)  # type: ignore[union-attr]
         if exchange.delivery:
@@ -76,6 +81,14 @@ def _headers(
         (name, _target(value, parameters) if name.lower() == b"referer" else value)
         for name, value in headers.fields
         if name.decode("latin-1").lower() not in scrub
+    )
+
+
+def _sized(headers: tuple[tuple[bytes, bytes], ...], size: int) -> tuple[tuple[bytes, bytes], ...]:
+    """`headers` with the length of the body that is kept: masking has changed it."""
+    length = b"%d" % size
+    return tuple(
+        (name, length if name.lower() == b"content-length" else value) for name, value in headers
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dying import APPROVED, NOT_HELD, PENDING, POINTS, SENT, USED, arm, death, script
+from dying import APPROVED, NOT_HELD, PENDING, POINTS, SENT, USED, arm, death, holds_script
 from harness import Gate, StandIn, Tokens, baseline
 from mitmgate.core import holds
 from mitmgate.core.holds import Hold, HoldStore
@@ -82,7 +82,7 @@ def mortal(
     """A gate that every test kills and starts again; its holds and recordings stay."""
     directory = tmp_path_factory.mktemp("mortal")
     files = rules(tokens, standin_server, directory)
-    scripts = (GATEWAY, script(directory))
+    scripts = (GATEWAY, holds_script(directory))
     with Gate(directory, standin_server.url, files, scripts=scripts) as gate:
         yield gate
         gate.stop()
@@ -234,7 +234,7 @@ async def test_deaths_at_any_moment(
     sys.stdout.write(f"seed {seed}\n")
     chance = random.Random(seed)
     files = rules(tokens, standin, tmp_path, hold="2s", ttl="20m")
-    with Gate(tmp_path, standin.url, files, scripts=(GATEWAY, script(tmp_path))) as gate:
+    with Gate(tmp_path, standin.url, files, scripts=(GATEWAY, holds_script(tmp_path))) as gate:
         approver = Approver(gate, seed)
         callers = [Caller(number) for number in range(CALLERS)]
         deciding = asyncio.create_task(approver.work())

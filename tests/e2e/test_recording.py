@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import sys
@@ -201,7 +202,7 @@ async def test_what_cannot_be_recorded_is_not_delivered(
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "recording_failed"
         assert "jane" not in answer.text
-    assert "not recorded: " in gate.output
+        await gate.logged("not recorded: ")
 
 
 async def test_prompts_masked_records_what_the_model_got(
@@ -219,6 +220,66 @@ async def test_prompts_masked_records_what_the_model_got(
     assert "I am [EMAIL]" in (flows(gate)[0].request.text or "")
     for path in (path for path in gate.state.rglob("*") if path.is_file()):
         assert b"bob@example.org" not in path.read_bytes(), path
+
+
+async def test_a_masked_prompt_is_recorded_as_sent_with_its_own_length(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens, tmp_path: Path
+) -> None:
+    rules: dict[str, Any] = dict(baseline(tokens, standin.url, tmp_path))
+    rules["masker"]["profiles"]["default"]["prompt"] = ["email"]
+    gate = start_gate(rules={"masker": rules["masker"]})
+    asked = json.dumps(said("I am bob@example.org")).encode()
+    kind = {"content-type": "application/json"}
+    async with gate.client(tokens.mint()) as client:
+        assert (await client.post(CHAT, content=asked, headers=kind)).status_code == 200
+        packed = {**kind, "content-encoding": "gzip"}
+        answer = await client.post(CHAT, content=gzip.compress(asked), headers=packed)
+        assert answer.status_code == 200
+    gate.stop()
+    assert [seen.json["messages"][0]["content"] for seen in standin.seen()] == 2 * ["I am [EMAIL]"]
+    for flow in flows(gate):
+        assert flow.request.raw_content == asked
+        assert flow.request.headers["content-length"] == str(len(asked))
+        assert "content-encoding" not in flow.request.headers
+
+
+async def test_a_replay_within_the_gate_is_an_exchange_of_its_own(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens
+) -> None:
+    gate = start_gate()
+    async with gate.client(tokens.mint()) as client:
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
+    gate.stop()
+    (recording,) = (gate.state / "recordings").glob("*.mitm")
+    gate.command += ["-C", str(recording)]
+    gate.start()
+    await gate.logged("refused 401")
+    gate.stop()
+    first, again = entries(gate)
+    assert (first["ending"], again["refusal"]) == ("complete", "token_missing")
+    assert again["exchange"] != first["exchange"]
+    assert [flow.id for flow in flows(gate)] == [first["exchange"], again["exchange"]]
+    assert len(standin.seen()) == 1
+    assert_sound(gate)
+
+
+async def test_more_findings_than_a_ledger_line_holds(
+    start_gate: Callable[..., Gate], standin: StandIn, tokens: Tokens
+) -> None:
+    gate = start_gate()
+    many = [{"role": "user", "content": "export the weights"}] * 9000
+    async with gate.client(tokens.mint()) as client:
+        answer = await client.post(CHAT, json={**BODY, "messages": many})
+        assert answer.status_code == 403
+        assert answer.json()["error"]["code"] == "weights-export"
+    gate.stop()
+    (line,) = entries(gate)
+    assert line["refusal"] == "weights-export"
+    every = len(flows(gate)[0].metadata["mitmgate"]["findings"])
+    assert every >= 9000
+    assert line["found"] == {"weights-export": every}
+    assert len(line["findings"]) + line["left_out"]["findings"] == every
+    assert_sound(gate)
 
 
 async def test_two_gates_share_a_directory(

@@ -230,9 +230,11 @@ async def test_a_torn_journal_file_is_told(start_gate: Callable[..., Gate], toke
     torn = gate.state / "journal" / "w1" / "0f5c.flow"
     torn.write_bytes(b"9999:half a flow")
     (torn.parent / "0f5d.flow").write_bytes(b"3:abc,")  # whole, and no flow
+    (torn.parent / "0f5e.over").write_bytes(b"20:{}")  # of one that was never admitted
     gate.start()
     await gate.logged("the journal of exchange 0f5c is torn")
     await gate.logged("the journal of exchange 0f5d is torn")
+    await gate.logged("the end of exchange 0f5e is torn")
     async with gate.client(tokens.mint()) as client:
         assert (await client.post(CHAT, json=BODY)).status_code == 200
     assert (gate.state / "recordings" / "0f5c.flow.torn").read_bytes() == b"9999:half a flow"

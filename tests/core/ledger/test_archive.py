@@ -299,6 +299,45 @@ def test_a_torn_journal_file_is_put_aside_and_told(tmp_path, direct, data):
     assert verify(tmp_path / "recordings").ok
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"20:{}", b"2:{},9:half", b"2:{}", b"2:[],3:abc,", b"2:x},3:abc,", b"2:{},3:abc,"],
+    ids=["empty", "fields", "flow", "no flow", "a list", "no JSON", "no exchange"],
+)
+@pytest.mark.parametrize("admitted", [False, True])
+def test_a_torn_end_of_an_exchange_is_put_aside_and_told(tmp_path, direct, data, admitted):
+    slot = tmp_path / "journal" / "w1"
+    slot.mkdir(parents=True)
+    (slot / "x-1.over").write_bytes(data)
+    if admitted:
+        (slot / "x-1.flow").write_bytes(flow(1))
+    archive = Archive(tmp_path, rules())
+    (said,) = archive.recover(close_interrupted, direct)
+    assert "the end of exchange x-1 is torn" in said
+    assert ("x-1 was interrupted" in said) is admitted
+    side = tmp_path / "recordings" / "x-1.over.torn"
+    assert (side.read_bytes() if side.exists() else b"") == data
+    assert (str(side) in said) is bool(data)
+    assert journal(tmp_path) == []
+    assert list(archive.recover(close_interrupted, direct)) == []
+    archive.close()
+    assert entries(tmp_path) == ([("x-1", "interrupted")] if admitted else [])
+    assert verify(tmp_path / "recordings").ok
+
+
+def test_what_is_recorded_is_forgotten_before_another_directory_is_taken(tmp_path, direct):
+    archive = Archive(tmp_path, rules())
+    archive.admit("x-1", flow(1))
+    archive.settle("x-1", flow(1), fields(1))
+    archive.reopen(rules(directory="elsewhere"))
+    die(archive)
+    archive = Archive(tmp_path, rules(directory="elsewhere"))
+    assert list(archive.recover(close_interrupted, direct)) == []
+    archive.close()
+    assert entries(tmp_path) == [("x-1", "complete")]
+    assert entries(tmp_path, "elsewhere") == []
+
+
 def leave(state, count):
     slot = state / "journal" / "w1"
     slot.mkdir(parents=True)

@@ -97,7 +97,7 @@ def test_files_are_for_the_owner_alone(tmp_path, clock):
         (b"3:abc,", {"exchange": "x", "hash": ""}, "own words"),
         (b"3:abc,", {"exchange": "x", "groups": {"a"}}, "have to be JSON"),
         (b"3:abc,", {"exchange": "x", "ms": float("nan")}, "JSON"),
-        (b"3:abc,", {"exchange": "x", "model": "m" * MAX_LINE}, "ledger line"),
+        (b"3:abc,", {"exchange": "x", **{f"m-{n}": "m" for n in range(MAX_LINE)}}, "ledger line"),
     ],
 )
 def test_what_is_no_record(tmp_path, clock, data, fields, reason):
@@ -112,6 +112,70 @@ def test_what_is_no_record(tmp_path, clock, data, fields, reason):
     recording.close()
     assert verify(tmp_path).entries == 2
     assert verify(tmp_path).ok
+
+
+def findings(count):
+    rules = [*["often"] * (count - 2), "once", "often"]
+    return [{"rule": rule, "address": f"messages[{n}]"} for n, rule in enumerate(rules)]
+
+
+@pytest.mark.parametrize(
+    ("more", "left_out"),
+    [
+        ({"findings": findings(60_000)}, {"findings": 58_976}),
+        ({"model": "m" * MAX_LINE}, {"model": MAX_LINE - 1024}),
+        ({"masked": {f"n-{n}": n for n in range(100_000)}}, {"masked": 98_976}),
+        (
+            {"path": "\N{PILE OF POO}" * 90_000, "groups": ["g"] * 2000},
+            {"path": 88_976, "groups": 976},
+        ),
+        ({"deep": [{"a": "b" * MAX_LINE}] * 5}, {}),
+        ({"deep": [{"a" * 5000: "b" * 5000}] * 2000}, {"deep": 1488}),
+    ],
+    ids=["findings", "text", "counts", "several", "deep", "deep and many"],
+)
+def test_what_is_too_much_for_a_line_is_cut_and_counted(tmp_path, clock, more, left_out):
+    recording = Recording(tmp_path, "w1", clock=clock)
+    for n in range(2):
+        put(recording, n, ending="refused", **more)
+    recording.close()
+    report = verify(tmp_path)
+    assert report.ok, report.findings
+    _, one, two, _ = lines(tmp_path)
+    assert (one["exchange"], two["exchange"]) == ("x-0", "x-1")
+    assert one["ending"] == "refused"
+    assert one["left_out"] == left_out
+    if "findings" in more:
+        assert one["found"] == {"often": 59_999, "once": 1}
+        assert len(one["findings"]) == 1024
+        assert {each["rule"] for each in one["findings"]} == {"often", "once"}
+
+
+def test_what_fits_is_not_cut(tmp_path, clock):
+    recording = Recording(tmp_path, "w1", clock=clock)
+    put(recording, 1, findings=findings(5000))
+    recording.close()
+    assert "left_out" not in lines(tmp_path)[1]
+    assert len(lines(tmp_path)[1]["findings"]) == 5000
+
+
+def test_a_record_without_the_end_of_its_line_is_none(tmp_path):
+    where = put(Recording(tmp_path, "w1"), 1)
+    assert recorded(tmp_path, ["x-1"], 0.0) == {"x-1"}
+    ledger = where.path.with_suffix(".jsonl")
+    ledger.write_bytes(ledger.read_bytes()[:-1])
+    assert recorded(tmp_path, ["x-1"], 0.0) == set()
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "gone"])
+def test_a_record_without_its_flow_is_none(tmp_path, damage):
+    where = put(Recording(tmp_path, "w1"), 1)
+    whole = where.path.read_bytes()
+    if damage == "gone":
+        where.path.unlink()
+    else:
+        where.path.write_bytes(whole[:-1] if damage == "cut" else bytes(len(whole)))
+    assert recorded(tmp_path, ["x-1"], 0.0) == set()
 
 
 def test_keys_that_json_turns_into_strings(tmp_path, clock):

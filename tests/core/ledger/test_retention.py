@@ -404,6 +404,17 @@ def test_files_of_gates_that_are_gone_go(tmp_path, clock):
     assert len(report.removed) == 2
 
 
+@pytest.mark.parametrize("worker", ["w1", "w2"])
+def test_a_file_that_is_about_to_be_begun_stays(tmp_path, clock, worker):
+    gate = Gate(tmp_path, clock, age=DAY)
+    unborn = tmp_path / "recordings" / f"20200101T000000.000Z-{worker}.mitm"
+    unborn.touch()
+    gate.write("a", "b")
+    clock.now += 2 * DAY
+    assert gate.steps() == 2
+    assert names(gate)[0] == unborn.name
+
+
 def test_one_at_a_time(tmp_path, clock):
     gate = Gate(tmp_path, clock, age=DAY)
     gate.write(1)

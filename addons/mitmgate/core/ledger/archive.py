@@ -57,12 +57,14 @@ class Archive:
         Raises as the constructor does.
         """
         self._rules = rules
-        before, self._recording = self._recording, None
+        before = self._recording
         if before:
             try:
+                self._sync()  # nobody looks for it in another directory
                 before.close()
             except RecordingError:
                 before.abandon()
+        self._recording = None
         self._directory = self.state / rules.directory
         self._sealing = rules.encrypt.sealing(self._directory) if rules.encrypt else None
         self._signer = rules.sign.signer() if rules.sign else None

@@ -38,6 +38,10 @@ class Tip:
 BEGIN = Tip()
 
 
+class LineTooLong(ValueError):
+    """More than a line may hold."""
+
+
 class BadLine(Exception):
     """A line that is not as it was written. `seq` is its number, if it still says one."""
 
@@ -80,7 +84,8 @@ def link(
     """The next line after `tip`, newline included, and the tip after it.
 
     `flow` is what the line speaks for, if anything; a line with a `signer` is signed and thereby
-    everything before it. Raises `ValueError` for fields that are reserved, too large, or not JSON.
+    everything before it. Raises `ValueError` for fields that are reserved or not JSON, and
+    `LineTooLong`.
     """
     if clash := RESERVED.intersection(fields):
         raise ValueError(f"the ledger's own words cannot be fields: {', '.join(sorted(clash))}")
@@ -100,7 +105,7 @@ def link(
     body["hash"] = _hash(body)
     line = _canonical(body) + b"\n"
     if len(line) > MAX_LINE:
-        raise ValueError(f"a ledger line of {len(line)} bytes; {MAX_LINE} are the most")
+        raise LineTooLong(f"a ledger line of {len(line)} bytes; {MAX_LINE} are the most")
     return line, Tip(tip.seq + 1, body["hash"], tip.end + len(flow))
 
 

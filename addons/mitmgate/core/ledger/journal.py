@@ -38,12 +38,16 @@ class Ended:
 
     @classmethod
     def decode(cls, data: bytes) -> Ended | None:
-        """What `encode` made, or None for a part of it."""
+        """What `encode` made, or None for a part of it, and for anything else."""
         head, _, rest = data.partition(b":")
-        if not head.isdigit() or rest[int(head) : int(head) + 1] != b",":
+        try:
+            length = int(head)
+            fields = json.loads(rest[:length])
+        except (ValueError, RecursionError):
             return None
-        flow = rest[int(head) + 1 :]
-        return cls(flow, json.loads(rest[: int(head)])) if is_frame(flow) else None
+        flow = rest[length + 1 :]
+        whole = rest[length : length + 1] == b"," and is_frame(flow)
+        return cls(flow, fields) if whole and isinstance(fields, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,14 @@ class Leftover:
         """The flow as journaled, or None if it was settled since. Raises `RecordingError`."""
         return _read(self.path)
 
+    @property
+    def over(self) -> Path:
+        """Where the whole exchange is, if that had been put down."""
+        return self.directory / (self.exchange + OVER)
+
     def ended(self) -> Ended | None:
-        """The whole exchange, where that had been put down. Raises `RecordingError`."""
-        data = _read(self.directory / (self.exchange + OVER))
+        """The whole exchange, where that had been put down whole. Raises `RecordingError`."""
+        data = _read(self.over)
         return Ended.decode(data) if data else None
 
     def discard(self) -> None:

@@ -64,13 +64,19 @@ def leftovers(
 def _settle(
     left: Leftover, directory: Path, close: Close, record: Record, write: Write
 ) -> str | None:
-    name = left.exchange
-    if ended := left.ended():
-        write(lambda: record(ended.flow, ended.fields))
-        return f"exchange {name} had not been recorded when it ended; it is now"
+    """What is to be said of one, if anything."""
+    name, said = left.exchange, []
+    try:
+        if ended := left.ended():
+            write(lambda: record(ended.flow, ended.fields))
+            return f"exchange {name} had not been recorded when it ended; it is now"
+        if left.over.exists():
+            raise ValueError("it is cut short")
+    except ValueError as e:
+        said.append(f"the end of exchange {name} is torn ({e}); {_aside(left.over, directory)}")
     data = left.read()
     if data is None:
-        return None
+        return "; ".join(said) or None
     try:
         if sealed := Ended.decode(data):  # closed beforehand: nobody here can read it
             flow, fields = sealed.flow, sealed.fields
@@ -79,17 +85,19 @@ def _settle(
         else:
             raise ValueError("it is cut short")
         write(lambda: record(flow, fields))
+        said.append(f"exchange {name} was interrupted; it is recorded as such")
     except ValueError as e:
-        return f"the journal of exchange {name} is torn ({e}); {_aside(left, directory, len(data))}"
-    return f"exchange {name} was interrupted; it is recorded as such"
+        said.append(f"the journal of exchange {name} is torn ({e}); {_aside(left.path, directory)}")
+    return "; ".join(said)
 
 
-def _aside(left: Leftover, directory: Path, size: int) -> str:
-    if not size:
-        return "nothing of it was written"
-    place = directory / (left.path.name + TORN)
+def _aside(path: Path, directory: Path) -> str:
+    place = directory / (path.name + TORN)
     try:
-        shutil.move(left.path, place)
+        size = path.stat().st_size
+        if not size:
+            return "nothing of it was written"
+        shutil.move(path, place)
     except OSError as e:
         raise RecordingError.of(place, e) from e
     return f"its {size} bytes are in {place}"

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from mitmgate.core.ledger.chain import FORMAT, link
+from mitmgate.core.ledger.abridgement import abridged
+from mitmgate.core.ledger.chain import FORMAT, MAX_LINE, LineTooLong, Tip, link
 from mitmgate.core.ledger.errors import RecordingError
 from mitmgate.core.ledger.files import replace_text
 from mitmgate.core.ledger.framing import is_frame
@@ -28,6 +29,7 @@ Fsync = Literal["always", "interval", "never"]
 
 INTERVAL = 1.0  # seconds of traffic that `interval` may lose to a power cut (none to a crash)
 CHECKPOINT_EVERY = 100  # entries
+ROOM = MAX_LINE - 4096  # bytes of a line for what it says of an exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,9 @@ class Recording:
     def record(self, flow: bytes, fields: Mapping[str, object]) -> Recorded:
         """Append one exchange: its serialised flow, and what its ledger line says beside.
 
-        `fields` is JSON and has the `exchange` id. Raises `RecordingError`, after which nothing of
-        it is recorded and the next call may succeed, and `ValueError` for what is no flow or no
-        ledger line.
+        `fields` is JSON and has the `exchange` id; what is too much for a line is cut, and the line
+        says so. Raises `RecordingError`, after which nothing of it is recorded and the next call
+        may succeed, and `ValueError` for what is no flow or no ledger line.
         """
         if not is_frame(flow):
             raise ValueError("not one serialised flow")
@@ -97,9 +99,9 @@ class Recording:
         if self._pair and self._pair.size and self._pair.size + len(flow) > self._rotate_size:
             self.close()
         if not self._pair:
-            link(self._tip, "entry", fields)  # wrong fields are found before a file is made
+            self._entry(fields)  # wrong fields are found before a file is made
         pair = self._open()
-        lines, tip = link(self._tip, "entry", fields, flow=flow)
+        lines, tip = self._entry(fields, flow)
         recorded = Recorded(pair.flows, tip.seq, self._tip.end, len(flow))
         due = self._signer is not None and self._unsigned + 1 >= self._checkpoint_every
         if due:
@@ -158,6 +160,12 @@ class Recording:
         if self._pair:
             pair, self._pair = self._pair, None
             pair.close()
+
+    def _entry(self, fields: Mapping[str, object], flow: bytes = b"") -> tuple[bytes, Tip]:
+        try:
+            return link(self._tip, "entry", fields, flow=flow)
+        except LineTooLong:
+            return link(self._tip, "entry", abridged(fields, ROOM), flow=flow)
 
     def _open(self) -> Pair:
         pair = self._pair or self._begin()

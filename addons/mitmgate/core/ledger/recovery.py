@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mitmgate.core.ledger.chain import BEGIN, MAX_LINE, BadLine, Line, Tip, link, read_line
+from mitmgate.core.ledger.entry import Entry
 from mitmgate.core.ledger.errors import RecordingError
 from mitmgate.core.ledger.files import write_all
 from mitmgate.core.ledger.framing import whole_frames
 from mitmgate.core.ledger.pair import FLOWS, LEDGER
+from mitmgate.core.ledger.search import flow_bytes
 from mitmgate.core.ledger.signature import Signer
 from mitmgate.core.ledger.slot import try_lock
 from mitmgate.core.ledger.torn import cut
@@ -64,7 +66,8 @@ def recorded(
     since: float,
     go_on: Callable[[], None] = lambda: None,
 ) -> set[str]:
-    """Those of `exchanges` that some ledger in `directory`, written to after `since`, has.
+    """Those of `exchanges` that some ledger in `directory`, written to after `since`, has, and
+    whose flow is in the recording as it was written.
 
     For journal leftovers: a worker may have died between recording an exchange and settling it.
     `since` is Unix seconds, at most the oldest leftover's. Raises `RecordingError`, and what
@@ -78,9 +81,14 @@ def recorded(
             with path.open("rb") as lines:
                 for raw in lines:
                     go_on()
+                    if not raw.endswith(b"\n"):
+                        break  # recovery puts it aside, or a gate is writing it
                     try:
-                        found.update(wanted.intersection([json.loads(raw).get("exchange")]))
-                    except (ValueError, AttributeError, TypeError):
+                        line = json.loads(raw)
+                        if line.get("exchange") in wanted:
+                            flow_bytes(Entry(path, 0, line))  # after a power cut it may be gone
+                            found.add(line["exchange"])
+                    except (ValueError, LookupError, AttributeError, TypeError):
                         continue  # no proof that anything is recorded
         except OSError as e:
             raise RecordingError.of(path, e) from e

@@ -144,8 +144,8 @@ class Retention:
             each.unlink()
             return True
         file = inspect(self._directory, each.stem, self._verifier, progress)
-        if file.growing:
-            return False
+        if file.growing or (file.head is None and file.finding is None):
+            return False  # without a head it is about to be begun, or recovery removes it
         if problem := str(file.finding or "") or self._gap(file, noted):
             self._kept[each.stem] = stamp
             alerts.append(f"retention: {each.flows.name} is kept, it does not verify: {problem}")
