@@ -75,7 +75,7 @@ def state(*parts: str) -> Path:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         probe = directory / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another gate that starts now looks, too
     except OSError as e:
         raise exceptions.OptionsError(
             f"gate_state: cannot write in {directory}: {e.strerror}; "

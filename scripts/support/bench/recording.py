@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 from statistics import median
 
 from mitmproxy import http
@@ -124,7 +125,7 @@ def stalls(directory: Path, effort: Effort) -> tuple[float, float]:
             state = scrubbing.copy(made, exchange, made.request.headers, rules)
             fields = {"exchange": exchange.id, **exchange.summary()}
 
-            def write(state: object = state, fields: dict[str, object] = fields) -> None:
+            def write(state: dict[str, Any] = state, fields: dict[str, Any] = fields) -> None:
                 archive.settle(exchange.id, tnetstring.dumps(state), fields)  # noqa: B023
 
             written = thread.submit(write)
