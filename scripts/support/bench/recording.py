@@ -13,8 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 from statistics import median
+from typing import Any
 
 from mitmproxy import http
 from mitmproxy.io import FlowWriter, tnetstring
