@@ -9,15 +9,14 @@ which something could be hidden.
 from __future__ import annotations
 
 import base64
-import binascii
 import html
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache, partial
-from itertools import islice
+from functools import cache, partial
 
 from mitmgate.core.matching import prefilter
+from mitmgate.core.matching.blobs import blobs, plainly, readable
 from mitmgate.core.matching.reading import Edit, Reading, Span, ascii_bytes, spans_after
 
 # Each pattern begins with a character, not with what is around it: that makes searching quick.
@@ -58,18 +57,7 @@ _HEX = re.compile(
     r"(?=[0-9A-Fa-f]?(?![A-Za-z0-9]))"
 )
 _BASE32 = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}={0,6}(?![A-Za-z0-9])")
-# Both alphabets of base64, wrapped lines (40 characters and more) taken together.
-_BASE64 = re.compile(
-    r"[A-Za-z0-9+/_-]{11,}(?:(?<=[A-Za-z0-9+/_-]{40})[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+)*={0,2}"
-)
-# Where such things may stand at all, for Hyperscan, which is ten times as quick as `re` at that:
-# base64 in runs of its digits that are long and no word, or that go on in a new line.
-_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-"
-_MAYBE_BASE64 = (
-    "(?:^|[^A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{40}|[a-z+/_-]{11,}[A-Z0-9]|"
-    + "|".join("[a-z+/_-]" * i + "[A-Z0-9]" + "[A-Za-z0-9+/_-]" * (10 - i) for i in range(11))
-    + ")"
-)
+# Where such things may stand at all, for Hyperscan, which is ten times as quick as `re` at that.
 _PAIRS, _NUMBERS, _BINARY, _CAPITALS, _CALLS = range(5)
 _SIGNS = {
     _PAIRS: "[0-9A-Fa-f]{2}(?:[ :,]{0,2}(?:0x)?[0-9A-Fa-f]{2}){5}",
@@ -78,20 +66,6 @@ _SIGNS = {
     _CAPITALS: "[A-Z2-7]{16}",
     _CALLS: "[cC][hH][rR]W?[(]",
 }
-_IN_RUN = bytes(ord("x") if byte in _DIGITS else ord(" ") for byte in range(256))
-_RUN = re.compile(r"[A-Za-z0-9+/_-]{11,}={0,2}")
-_PIECE = re.compile(r"[A-Za-z0-9]{11,}={0,2}")
-_SEPARATOR = re.compile(r"[+/_-](?=[A-Za-z0-9])(?=[a-z+/_-]{0,10}[A-Z0-9])(?=[A-Za-z0-9+/_-]{11})")
-# Where one of these may be at all.
-_GLUED = re.compile(
-    rb"[+/_-](?=[a-z+/_-]{0,10}[A-Z0-9])[A-Za-z0-9+/_-]{11}|^(?=[a-z]{0,10}[A-Z0-9])[A-Za-z0-9]{11}"
-)
-_WORD = re.compile("[A-Z][a-z]+")  # `Installation`
-KNOWN = 1 << 12  # words that need not be looked at again: names stand in a text time and again
-GLUED = 4  # separators after which the rest of a run is tried as base64
-_DISTINCTIVE = re.compile(r"[A-Z0-9]")
-_STANDARD = bytes.maketrans(b"-_", b"+/")
-_CONTROLS = bytes(c for c in (*range(32), 127) if c not in b"\t\n\v\f\r")
 
 
 def decode(text: str) -> str:
@@ -138,15 +112,13 @@ def _layers(text: str) -> Iterator[Callable[[str], list[Edit]]]:
     """What takes off one encoding each, of those that may be in `text`."""
     if not prefilter.hyperscan:
         yield from (partial(_substitutions, pattern, plain) for _, pattern, plain in _CODED)
-        yield lambda text: [
-            edit for found in _BASE64.finditer(text) for edit in _from_run(text, found)
-        ]
+        yield plainly
         return
     signs = _signs(text)
     for sign, pattern, plain in _CODED:
         if sign in signs:
             yield partial(_substitutions, pattern, plain)
-    yield _blobs
+    yield blobs
 
 
 def _substitutions(
@@ -159,91 +131,6 @@ def _substitutions(
     ]
 
 
-def _blobs(text: str) -> list[Edit]:
-    """The base64 of `text`."""
-    data = ascii_bytes(text)
-    inside: list[int] = []  # ends of what any of it has, ascending
-    _base64_scanner().scan(data, lambda _, end: inside.append(end))
-    runs = data.translate(_IN_RUN)
-    edits: list[Edit] = []
-    done = 0
-    for end in inside:
-        if end <= done:
-            continue
-        start = runs.rfind(b" ", 0, end) + 1
-        stop = runs.find(b" ", end)
-        stop = len(runs) if stop < 0 else stop
-        if stop - start < 40:  # cannot go on in the next line
-            done = stop
-            padded = stop + (_padding(data, stop) if data[stop : stop + 1] == b"=" else 0)
-            if found := _from_word(data[start:padded], stop - start):
-                edits += [(start + a, start + b, plain) for a, b, plain in found]
-        elif match := _BASE64.match(text, start):
-            done = match.end()
-            edits += _from_run(text, match)
-    return edits
-
-
-@lru_cache(maxsize=KNOWN)
-def _from_word(run: bytes, size: int) -> list[Edit]:
-    """The base64 in a short run, of which the first `size` are digits and the rest is padding."""
-    digits = run[:size]
-    padded = digits[:-1] if size & 3 == 1 else digits + b"=="[: -size & 3]
-    raw = binascii.a2b_base64(padded.translate(_STANDARD))
-    # Most are names of things. Half the bytes to which those decode are above 127, and few of
-    # these, if any, are UTF-8.
-    shown = "" if raw.isascii() else raw.decode("utf-8", "replace")
-    rubbish = shown.count("\ufffd")
-    if 8 * rubbish < len(shown) or raw.isascii():
-        if not rubbish and (plain := _readable(raw)):
-            return [(0, len(run), plain)]
-        return _pieces(run.decode(), 0, len(run))
-    if not digits.isalnum() and _GLUED.search(digits):
-        return _pieces(run.decode(), 0, len(run))
-    return []
-
-
-def _from_run(text: str, found: re.Match[str]) -> list[Edit]:
-    if plain := _read(found[0]):
-        if "\ufffd" in plain and "\n" not in found[0]:
-            return _pieces(text, found.start(), found.end())
-        return [(found.start(), found.end(), plain)]
-    if not _DISTINCTIVE.search(found[0]):
-        return []
-    if "\n" not in found[0]:
-        return _pieces(text, found.start(), found.end())
-    edits: list[Edit] = []  # the lines did not belong together after all
-    for line in _RUN.finditer(text, found.start(), found.end()):
-        if plain := _read(line[0]):
-            edits.append((line.start(), line.end(), plain))
-        else:
-            edits += _pieces(text, line.start(), line.end())
-    return edits
-
-
-def _pieces(text: str, start: int, stop: int) -> list[Edit]:
-    """Base64 that stands in a path or a name, whose separators are digits of base64 as well.
-
-    What decodes to rubbish in part comes here, too.
-    """
-    if _WORD.fullmatch(text, start, stop):
-        return []
-    whole = [start, *(s.end() for s in islice(_SEPARATOR.finditer(text, start, stop), GLUED))]
-    read = [(at, plain) for at in whole if (plain := _read(text[at:stop]))]
-    if read:  # the one with the least rubbish in it
-        at, plain = min(read, key=lambda each: each[1].count("\ufffd"))
-        return [(at, stop, plain)]
-    return [
-        (piece.start(), piece.end(), plain)
-        for piece in _PIECE.finditer(text, start, stop)
-        if piece.end() - piece.start() < stop - start and (plain := _read(piece[0]))
-    ]
-
-
-def _padding(data: bytes, stop: int) -> int:
-    return len(data[stop : stop + 2]) - len(data[stop : stop + 2].lstrip(b"="))
-
-
 def _signs(text: str) -> set[int]:
     """Which of `_SIGNS` are in `text`."""
     found: set[int] = set()
@@ -254,11 +141,6 @@ def _signs(text: str) -> set[int]:
 @cache
 def _signs_scanner() -> prefilter.Scanner:
     return prefilter.Scanner(_SIGNS, flags=0, once=frozenset(_SIGNS))
-
-
-@cache
-def _base64_scanner() -> prefilter.Scanner:
-    return prefilter.Scanner({0: _MAYBE_BASE64}, flags=0)
 
 
 def _from_percent(found: re.Match[str]) -> str:
@@ -297,7 +179,7 @@ def _from_bits(found: re.Match[str]) -> str | None:
     if len(digits) % size:
         return None
     data = bytes(int(digits[i : i + size], 2) for i in range(0, len(digits), size))
-    return _readable(data)
+    return readable(data)
 
 
 def _from_codes(found: re.Match[str]) -> str | None:
@@ -308,7 +190,7 @@ def _from_codes(found: re.Match[str]) -> str | None:
         if base == 8 and re.search("[89]", found[0]):
             continue
         values = [int(number, base) for number in numbers]
-        if max(values) < 256 and (plain := _readable(bytes(values))):
+        if max(values) < 256 and (plain := readable(bytes(values))):
             shown.append(plain)
     return "\n".join(shown) or None
 
@@ -319,14 +201,14 @@ def _character(code: int) -> str:
 
 def _from_hex(found: re.Match[str]) -> str | None:
     digits = re.sub(r"0x|[ :,]", "", found[0])
-    return _readable(bytes.fromhex(digits))
+    return readable(bytes.fromhex(digits))
 
 
 def _from_base32(found: re.Match[str]) -> str | None:
     digits = found[0].rstrip("=")
     if len(digits) % 8 in (1, 3, 6):
         digits = digits[:-1]
-    return _readable(base64.b32decode(digits + "=" * (-len(digits) % 8)))
+    return readable(base64.b32decode(digits + "=" * (-len(digits) % 8)))
 
 
 _ESCAPES = (
@@ -341,23 +223,3 @@ _CODED = (
     (_PAIRS, _HEX, _from_hex),
     (_CAPITALS, _BASE32, _from_base32),
 )
-
-
-def _read(blob: str) -> str | None:
-    if not _DISTINCTIVE.search(blob):
-        return None  # a word: base64 of any text has capitals or digits
-    return _readable(binascii.a2b_base64(_padded(blob.encode().translate(_STANDARD, b"= \t\r\n"))))
-
-
-def _padded(digits: bytes) -> bytes:
-    digits = digits[: len(digits) - (len(digits) % 4 == 1)]  # a single digit left says nothing
-    return digits + b"=" * (-len(digits) % 4)
-
-
-def _readable(data: bytes) -> str | None:
-    """`data` as text, or None if an eighth or more of it is not. UTF-16 of ASCII is read too."""
-    data = data.replace(b"\0", b"")
-    text = data.decode("utf-8", "replace")
-    unreadable = text.count("\ufffd") + len(data) - len(data.translate(None, _CONTROLS))
-    # Blanks, so that the first and last words stay words next to `0x` or what else stood there.
-    return f" {text} " if text and unreadable * 8 < len(text) else None
