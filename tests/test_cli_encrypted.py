@@ -142,7 +142,7 @@ def test_the_key_of_somebody_else(run: Run, state: Path) -> None:
     assert "none of these identities is one of its recipients" in err
     code, _, err = run("export", "--identity", state / "other.txt", "-o", state / "out.mitm")
     assert code == 1
-    assert "1 exchanges in" in err
+    assert "1 exchange in" in err
     assert [each.id for each in flows(state / "out.mitm")] == IDS[:1]
 
 

@@ -77,7 +77,8 @@ def run(options: argparse.Namespace) -> int:
         if not count:
             raise ValueError("nothing found; nothing is written")
         file.write(after)
-    print(f"{count} exchanges in {options.output}", file=sys.stderr)
+    noun = "exchange" if count == 1 else "exchanges"
+    print(f"{count} {noun} in {options.output}", file=sys.stderr)
     if unknown:
         print(f"{unknown} more were of unknown callers: these are not kept", file=sys.stderr)
     return search.code
