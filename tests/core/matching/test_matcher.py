@@ -154,3 +154,12 @@ def test_large_input_is_told_apart():
     half = Segment("prompt", "x", "x" * (INLINE // 2))
     assert size_of([half, half]) == INLINE
     assert size_of([half, half, Segment("prompt", "x", "x")]) > INLINE
+
+
+def test_a_rule_without_a_bound_sees_what_is_around_leetspeak(make: Make):
+    filler = "- " * 300
+    matcher = make(dict(match="forbidden.*secret", hit="forbidden secret"))
+    text = f"{filler}f0rb1dd3n {'and so on ' * 40}secret {filler}"
+    for _ in range(2):
+        assert [finding.view for finding in matcher.scan(prompt(text), BOB)] == ["leet"]
+        matcher.ready()

@@ -29,6 +29,10 @@ def test_a_word_is_traced_through_a_change(change, before: str, word: str, after
     assert not rest or not rest.isascii()  # marks that were on its last letter
 
 
+def test_marks_that_go_in_twos_are_traced():
+    assert Reading("____ignore1111").changed(unmarked).origin(0, 6) == (4, 10)
+
+
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 40), max_size=8), new=st.text("xy", max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_edits_are_traced_exactly(text: str, cuts: list[int], new: str):

@@ -23,6 +23,7 @@ from mitmgate.core.wire.segment import Segment
 
 INLINE = 4 << 10  # characters: 0.3 ms of prose, 25 ms of letters set apart; more in a thread
 SHOWN = 200  # characters of the matched text in a finding
+FAR = 1024  # letters around what was decoded in which a rule is looked for that has no bound
 PATIENCE = 5  # timeouts in one scan; after these a candidate counts as a hit untried
 
 
@@ -73,9 +74,9 @@ class Matcher:
             view: frozenset(i for i, p in enumerate(patterns) if view in p.rule.views)
             for view in get_args(View)
         }
-        # How far from what was decoded a match may reach, but for those without a bound.
+        # How far from what was decoded a match may reach.
         self._margins = {
-            where: max((r.width + r.ahead for i in some if (r := patterns[i].reach)), default=0)
+            where: max((_reach(patterns[i]) for i in some), default=0)
             for where, some in self._covering.items()
         }
         self._sieve = Sieve(patterns, self._covering)
@@ -165,6 +166,10 @@ class _Attempt:
             ):
                 return Finding(pattern.rule, segment.address, *span, found[0][:SHOWN], view)
             where = [Window(found.start() + 1, sys.maxsize, sys.maxsize)]
+
+
+def _reach(pattern: Pattern) -> int:
+    return pattern.reach.width + pattern.reach.ahead if pattern.reach else FAR
 
 
 def _stands_there(original: str, matched: str) -> bool:

@@ -197,6 +197,9 @@ def _before_change(text: str, change: Callable[[str], str], start: int, end: int
                 range(len(block)), inside, key=lambda i: len(change(block[:i]))
             )
             first -= 1
+            # Two characters may go together, so that one of them alone made it longer.
+            while (on := first - at + 2) <= len(block) and len(change(block[:on])) <= inside:
+                first += 2
         if end <= made + size:
             inside = end - made
             last = at + bisect_left(range(len(block)), inside, key=lambda i: len(change(block[:i])))
